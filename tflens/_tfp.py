@@ -6,12 +6,13 @@ TFP is used as stateless mathematics (distributions, bijectors, MCMC kernels); n
 import warnings
 
 with warnings.catch_warnings():
-    # TFP 0.25 predates the deprecations of today's NumPy and setuptools.
+    # TFP 0.25 predates the deprecations of today's NumPy and setuptools; it loads its parts on first access.
     warnings.simplefilter("ignore")
     import tensorflow_probability as tfp
 
-tfb = tfp.bijectors
-tfd = tfp.distributions
-mcmc = tfp.mcmc
+    tfb = tfp.bijectors
+    tfd = tfp.distributions
+    mcmc = tfp.mcmc
+    tfb.Identity, tfd.Normal, mcmc.HamiltonianMonteCarlo  # noqa: B018 (the access is what loads them)
 
 __all__ = ["mcmc", "tfb", "tfd", "tfp"]
