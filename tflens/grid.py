@@ -20,7 +20,8 @@ class PixelGrid:
         center: coordinates `(x, y)` of the middle of the image, arcsec.
 
     Raises:
-        ParameterError: the shape is not two positive integers, or the pixel scale is not positive and finite.
+        ParameterError: the shape is not two positive integers, the pixel scale is not positive and finite, or the
+            centre is not two finite numbers.
 
     Example:
         >>> grid = PixelGrid(shape=(2, 3), pixel_scale=0.1)
@@ -36,12 +37,14 @@ class PixelGrid:
     center: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 2 or any(int(n) != n or n < 1 for n in self.shape):
+        if np.shape(self.shape) != (2,) or not all(_is_whole(n, 1) for n in self.shape):
             raise ParameterError(f"PixelGrid.shape must be two positive integers (ny, nx), got {self.shape!r}")
         if not (np.isfinite(self.pixel_scale) and self.pixel_scale > 0):
             raise ParameterError(
                 f"PixelGrid.pixel_scale must be positive and finite (arcsec per pixel), got {self.pixel_scale!r}"
             )
+        if np.shape(self.center) != (2,) or not np.isfinite(self.center).all():
+            raise ParameterError(f"PixelGrid.center must be two finite numbers (x, y), arcsec, got {self.center!r}")
         object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
         object.__setattr__(self, "pixel_scale", float(self.pixel_scale))
         object.__setattr__(self, "center", (float(self.center[0]), float(self.center[1])))
@@ -58,6 +61,20 @@ class PixelGrid:
         x, y = self.center
         return (x - half_x, x + half_x, y - half_y, y + half_y)
 
+    def cutout(self, rows: slice, columns: slice) -> "PixelGrid":
+        """The part of the grid that `image[rows, columns]` covers; its pixels keep their coordinates.
+
+        Example:
+            >>> PixelGrid((4, 6), 0.1).cutout(slice(0, 2), slice(3, 6)).center
+            (0.15, -0.1)
+        """
+        x, y = self.coordinates()
+        x, y = x[0, columns], y[rows, 0]
+        if x.size == 0 or y.size == 0:
+            raise ParameterError(f"cutout {rows}, {columns} of a grid of shape {self.shape} is empty")
+        center = (round((x[0] + x[-1]) / 2, 12), round((y[0] + y[-1]) / 2, 12))
+        return PixelGrid((y.size, x.size), self.pixel_scale, center)
+
     def coordinates(self, supersampling: int = 1, padding: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates of pixel (or sub-pixel) centres, arcsec, float64.
 
@@ -68,10 +85,14 @@ class PixelGrid:
         Returns:
             `x` of shape `[1, nx * s]` and `y` of shape `[ny * s, 1]`: kept apart because they broadcast,
             which is faster than two full images.
+
+        Raises:
+            ParameterError: `supersampling` is not an integer >= 1, or `padding` not an integer >= 0.
         """
-        if supersampling < 1 or padding < 0:
+        if not (_is_whole(supersampling, 1) and _is_whole(padding, 0)):
             raise ParameterError(
-                f"supersampling must be >= 1 and padding >= 0, got supersampling={supersampling}, padding={padding}"
+                "supersampling must be an integer >= 1 and padding an integer >= 0, "
+                f"got supersampling={supersampling!r}, padding={padding!r}"
             )
 
         def axis(n: int, middle: float) -> np.ndarray:
@@ -80,3 +101,7 @@ class PixelGrid:
 
         ny, nx = self.shape
         return axis(nx, self.center[0])[None, :], axis(ny, self.center[1])[:, None]
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int | np.integer) and value >= least

@@ -1,0 +1,60 @@
+"""What mass and light profiles share: declared parameters, and a configuration that rebuilds them."""
+
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from tflens.parameters import Parameter
+
+
+class Profile:
+    """A named set of parameters with functions of the sky coordinates over them.
+
+    Subclasses declare `parameters`; keyword arguments of their constructor are static settings (never fitted).
+    Parameters have shape `[...batch]`, coordinates any shape that broadcasts against `[...batch, ny, nx]`.
+    """
+
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Flat names of the parameters, in the order of declaration."""
+        return tuple(name for parameter in self.parameters for name in parameter.names)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Profile":
+        """Rebuilds a profile from `get_config`."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.get_config().items())
+        return f"{type(self).__name__}({settings})"
+
+
+def on_pixels(*values: tf.Tensor | float, like: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Appends the two pixel axes to parameters: `[...batch]` -> `[...batch, 1, 1]`.
+
+    Plain numbers take the type of the first tensor among the parameters and `like`, the coordinates.
+    """
+    dtype = next((value.dtype for value in (*values, like) if tf.is_tensor(value)), None)
+    return tuple(tf.convert_to_tensor(value, dtype_hint=dtype)[..., None, None] for value in values)
+
+
+def elliptical(
+    x: tf.Tensor, y: tf.Tensor, e1: tf.Tensor, e2: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Elliptical coordinates that are smooth through the round case.
+
+    With w = x + iy and e = e1 + i e2: v = w - e conj(w), and the intermediate-axis elliptical radius is
+    R^2 = q x'^2 + y'^2 / q = |v|^2 / (1 - |e|^2); no axis ratio or angle is ever formed.
+
+    Returns:
+        Real and imaginary part of v, |v|^2, and 1 - |e|^2.
+    """
+    real = x - (e1 * x + e2 * y)
+    imag = y - (e2 * x - e1 * y)
+    return real, imag, real**2 + imag**2, 1 - (e1**2 + e2**2)
