@@ -1,0 +1,474 @@
+"""What was observed: image, noise, PSF and mask on a pixel grid, read from FITS and checked before any fit sees it."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
+from astropy.wcs import WCS
+
+from tflens import fits_io
+from tflens.errors import ObservationError
+from tflens.grid import PixelGrid
+
+# What a masked pixel without usable data is given, so that arithmetic over the whole frame stays finite.
+NO_DATA_IMAGE, NO_DATA_NOISE = 0.0, 1e8
+
+# Squares of image and noise (chi^2, variance) must be ordinary float32 numbers, far from 1e-38 and 3e38.
+SMALLEST, LARGEST = 1e-18, 1e18
+
+PSF_SUM_TOLERANCE = 1e-3
+PSF_NEGATIVE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Observation:
+    """One exposure of one lens, checked: whoever holds an `Observation` need not ask whether its arrays make sense.
+
+    Arrays are kept as read-only float64 copies in native byte order. Pixel [0, 0] is the bottom-left one, as in the
+    FITS file: nothing is flipped, and the orientation on the sky sits in `wcs` alone. Masked pixels may hold anything:
+    where image or noise there would be refused in a used pixel, they become image 0 and noise 1e8.
+
+    Args:
+        image: `[ny, nx]`, counts/s (or any unit that `noise` shares).
+        noise: `[ny, nx]`, 1-sigma per pixel, unit of the image.
+        psf: `[ky, kx]`, both odd, at the pixel scale of the image, no larger than it. Normalised to unit sum; with a
+            `UserWarning` where the sum is off by more than 1e-3, where the peak lies more than a pixel from the
+            middle, or where it falls below -1 % of the peak (an over-subtracted background).
+        pixel_scale: side of a pixel, arcsec.
+        mask: `[ny, nx]`, boolean, **True = used**. None uses every pixel. A mask that discards most of the bright
+            pixels earns a `UserWarning`: it is probably inverted.
+        wcs: celestial coordinates of the image; no fit needs them.
+        name: of the lens, for titles and file names.
+        metadata: header keywords (OBJECT, FILTER, THETA_E ...), for reference only: no fit reads them.
+        origin: for each of `image, noise, psf, mask, pixel_scale`, where it came from; error messages quote it.
+
+    Raises:
+        ObservationError: an array is not numeric, not two-dimensional, empty or of another shape than the image; the
+            mask is not boolean or uses no pixel; in a used pixel, the image is not finite, the noise not positive and
+            finite, or either outside float32 once squared; the image is blank (constant); the PSF is even, not finite,
+            larger than the image, or does not have a positive sum; the pixel scale is not positive and finite.
+
+    Example:
+        >>> rng = np.random.default_rng(1)
+        >>> psf = np.outer([1, 2, 1], [1, 2, 1]) / 16
+        >>> Observation(rng.normal(size=(20, 30)), np.ones((20, 30)), psf, pixel_scale=0.05, name="noise only")
+        Observation('noise only': 20 x 30 pixels of 0.05 arcsec, 600 used, PSF 3 x 3)
+    """
+
+    image: np.ndarray
+    noise: np.ndarray
+    psf: np.ndarray
+    pixel_scale: float
+    mask: np.ndarray | None = None
+    wcs: WCS | None = None
+    name: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        origin = {role: f"Observation.{role}" for role in ("image", "noise", "psf", "mask", "pixel_scale")}
+        origin |= dict(self.origin)
+
+        image = _numbers(self.image, "image", origin["image"])
+        noise = _numbers(self.noise, "noise map", origin["noise"])
+        _same_shape(noise, "noise map", origin["noise"], image, origin["image"])
+        mask = _checked_mask(self.mask, origin["mask"], image, origin["image"])
+        _check_pixels(image, noise, mask, origin)
+        psf = _checked_psf(_numbers(self.psf, "PSF", origin["psf"]), origin["psf"], image, origin["image"])
+
+        # What passed the checks in used pixels is what has data; NaN compares false.
+        unusable = ~((np.abs(image) <= LARGEST) & (noise >= SMALLEST) & (noise <= LARGEST))
+        image[unusable], noise[unusable] = NO_DATA_IMAGE, NO_DATA_NOISE
+        _warn_if_inverted(image, noise, mask, origin["mask"])
+
+        checked = {
+            "image": image,
+            "noise": noise,
+            "psf": psf,
+            "mask": mask,
+            "pixel_scale": _checked_scale(self.pixel_scale, origin["pixel_scale"]),
+            "metadata": dict(self.metadata),
+            "origin": origin,
+        }
+        for name, value in checked.items():
+            if isinstance(value, np.ndarray):
+                value.flags.writeable = False
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_fits(
+        cls,
+        path: str | PathLike[str],
+        *,
+        image: str | int = "SCI",
+        noise: str | int = "ERR",
+        psf: str | int = "PSF",
+        mask: str | int | None = "MASK",
+        pixel_scale: float | None = None,
+    ) -> "Observation":
+        """Read one FITS file with an extension each for image, noise, PSF and (if there is one) mask.
+
+        **In the file, a mask value other than zero means BAD**, as in data-quality planes; in the `Observation`, True
+        means used. A mask of the other habit (1 = used, as in lenstronomy) must be inverted before.
+
+        Args:
+            path: the file, plain or gzipped; tile-compressed images and scaled integers are understood.
+            image, noise, psf, mask: extensions, by name (any case) or number. Without an extension SCI, an image in
+                the primary HDU is taken; without an extension MASK, or with `mask=None`, every pixel is used.
+            pixel_scale: arcsec. None takes the keyword PIXSCALE of the image's or the primary header, or else the
+                celestial WCS, whose pixels must then be square within 1 %.
+
+        Raises:
+            ObservationError: the file is missing, damaged or not FITS; an extension is missing, ambiguous or not an
+                image; the scale is missing; or anything that the constructor refuses. Every message names the file,
+                the extension, the rule and the value.
+
+        Example:
+            >>> import tempfile
+            >>> image = np.random.default_rng(1).normal(size=(20, 30))
+            >>> written = Observation(image, np.ones((20, 30)), np.ones((1, 1)), pixel_scale=0.05, name="toy")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     written.to_fits(folder + "/toy.fits")
+            ...     read = Observation.from_fits(folder + "/toy.fits")
+            >>> read
+            Observation('toy': 20 x 30 pixels of 0.05 arcsec, 600 used, PSF 1 x 1)
+            >>> bool(np.all(read.image == image))
+            True
+        """
+        path = Path(path)
+        wanted = {"image": image, "noise": noise, "psf": psf, "mask": mask}
+        found = {}
+        with fits_io.open_fits(path) as hdus:
+            for role, extension in wanted.items():
+                if role == "mask" and extension is None:
+                    continue
+                index = fits_io.find_extension(hdus, path, extension)
+                if index is None and role == "image" and extension == "SCI" and hdus[0].header["NAXIS"] > 0:
+                    index = 0
+                if index is None and role == "mask" and extension == "MASK":
+                    continue
+                if index is None:
+                    raise ObservationError(
+                        f"{path}: the extension {extension} for the {role} is missing. The file has "
+                        f"{fits_io.describe(hdus)}. Give its right name or number as the argument {role}."
+                    )
+                found[role] = fits_io.read_image(hdus, path, index)
+        return cls._from_images(found, pixel_scale)
+
+    @classmethod
+    def from_files(
+        cls,
+        *,
+        image: str | PathLike[str],
+        noise: str | PathLike[str],
+        psf: str | PathLike[str],
+        mask: str | PathLike[str] | None = None,
+        pixel_scale: float | None = None,
+    ) -> "Observation":
+        """Read image, noise, PSF and mask from separate FITS files.
+
+        Each is a path, or `path[EXT]` with the name or number of an extension; a plain path must hold one image only.
+        The mask (non-zero = BAD), the pixel scale and the errors are those of `from_fits`.
+        """
+        files = {"image": image, "noise": noise, "psf": psf, "mask": mask}
+        found = {}
+        for role, file in files.items():
+            if file is None:
+                continue
+            path, extension = _split(file)
+            with fits_io.open_fits(path) as hdus:
+                index = fits_io.find_extension(hdus, path, extension)
+                if index is None:
+                    lack = "an image" if extension is None else f"the extension {extension}"
+                    raise ObservationError(
+                        f"{path}: the file for the {role} lacks {lack}. It has {fits_io.describe(hdus)}. "
+                        f"Choose one by name or number, as in '{path}[1]'."
+                    )
+                found[role] = fits_io.read_image(hdus, path, index)
+        return cls._from_images(found, pixel_scale)
+
+    @cached_property
+    def grid(self) -> PixelGrid:
+        """The pixel grid, centred on (0, 0)."""
+        return PixelGrid(self.image.shape, self.pixel_scale)
+
+    @property
+    def signal_to_noise(self) -> np.ndarray:
+        """Signal over noise of each pixel, `[ny, nx]`; 0 where masked."""
+        return np.where(self.mask, self.image / self.noise, 0.0)
+
+    def with_mask(self, mask: np.ndarray) -> "Observation":
+        """The same observation with another mask, `[ny, nx]`, boolean, True = used.
+
+        Raises:
+            ObservationError: as the constructor; or the new mask uses a pixel that never had data.
+        """
+        new = replace(self, mask=mask, origin={**self.origin, "mask": "with_mask(mask)"})
+        revived = new.mask & ~self.mask & (self.image == NO_DATA_IMAGE) & (self.noise == NO_DATA_NOISE)
+        if revived.any():
+            raise ObservationError(
+                f"with_mask(mask): a used pixel must have data, but {_pixels(revived)} came without "
+                f"from {self.origin['image']}. Leave it masked (False)."
+            )
+        return new
+
+    def to_fits(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write SCI, ERR, PSF and MASK (1 = bad), with PIXSCALE, metadata and WCS, as `from_fits` reads them.
+
+        Arrays and pixel scale come back bit for bit, the WCS to the digits that astropy writes. The file appears
+        whole or not at all.
+
+        Raises:
+            ObservationError: the file exists and `overwrite` is False; it cannot be written; or the metadata hold
+                what a FITS header cannot.
+        """
+        path = Path(path)
+        hdus = fits.HDUList(
+            [
+                fits.PrimaryHDU(header=self._primary_header(path)),
+                fits.ImageHDU(fits_io.smallest_exact(self.image), header=self._wcs_header(), name="SCI"),
+                fits.ImageHDU(fits_io.smallest_exact(self.noise), name="ERR"),
+                fits.ImageHDU(fits_io.smallest_exact(self.psf), name="PSF"),
+                fits.ImageHDU((~self.mask).astype(np.uint8), name="MASK"),
+            ]
+        )
+        hdus["MASK"].header["COMMENT"] = "0 = used, 1 = bad"
+        fits_io.write_atomically(hdus, path, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        (ny, nx), (ky, kx) = self.image.shape, self.psf.shape
+        return (
+            f"Observation({self.name!r}: {ny} x {nx} pixels of {self.pixel_scale:g} arcsec, "
+            f"{np.count_nonzero(self.mask)} used, PSF {ky} x {kx})"
+        )
+
+    @classmethod
+    def _from_images(cls, found: dict[str, fits_io.FitsImage], pixel_scale: float | None) -> "Observation":
+        image = found["image"]
+        origin = {role: item.label for role, item in found.items()}
+        wcs = fits_io.celestial_wcs(image)
+        if pixel_scale is None:
+            pixel_scale, origin["pixel_scale"] = fits_io.pixel_scale(image, wcs)
+        else:
+            origin["pixel_scale"] = f"{image.label}, argument pixel_scale"
+        metadata = fits_io.reference_cards(image.primary, image.header)
+        return cls(
+            image=image.data,
+            noise=found["noise"].data,
+            psf=found["psf"].data,
+            pixel_scale=pixel_scale,
+            mask=_used(found["mask"]) if "mask" in found else None,
+            wcs=wcs,
+            name=str(metadata.get("OBJECT", "")).strip() or re.sub(r"\.(fits?|fts)(\.gz|\.fz)?$", "", image.path.name),
+            metadata=metadata,
+            origin=origin,
+        )
+
+    def _primary_header(self, path: Path) -> fits.Header:
+        header = fits.Header()
+        cards = fits_io.reference_cards(self.metadata)
+        try:
+            if left_out := set(self.metadata) - set(cards):
+                raise ValueError(f"no place for {', '.join(sorted(left_out))}")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", VerifyWarning)
+                header.update(cards | ({"OBJECT": self.name} if self.name else {}))
+            header["PIXSCALE"] = (self.pixel_scale, "arcsec/pixel")
+        except ValueError as error:
+            raise ObservationError(
+                f"{path}: the metadata must fit into a FITS header: short names, and numbers (finite), booleans or "
+                f"ASCII strings as values ({error}). Remove or change these entries."
+            ) from error
+        return header
+
+    def _wcs_header(self) -> fits.Header | None:
+        if self.wcs is None:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # wcslib's remarks on the standard form it writes
+            return self.wcs.to_header(relax=True)
+
+
+def _split(file: str | PathLike[str]) -> tuple[Path, str | None]:
+    """`path[EXT]` in its parts; a file whose own name ends in brackets is taken at its word."""
+    match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(file))
+    return (Path(file), None) if match is None or Path(file).exists() else (Path(match[1]), match[2])
+
+
+def _used(plane: fits_io.FitsImage) -> np.ndarray:
+    """True = used, from a plane in which any value but zero is bad."""
+    flags = plane.data
+    if flags.dtype.kind == "f" and np.isnan(flags).any():
+        raise ObservationError(
+            f"{plane.label}: the mask must be 0 (used) or another number (bad), but {_pixels(np.isnan(flags))} is NaN. "
+            "Write the mask as integers."
+        )
+    return flags == 0
+
+
+def _numbers(values: Any, what: str, where: str) -> np.ndarray:
+    """A float64 copy of a two-dimensional array of real numbers."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise ObservationError(
+            f"{where}: the {what} must be a plain array, but it is a masked array. "
+            "Give its data, and as mask (True = used) its inverted mask."
+        )
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf":
+        raise ObservationError(
+            f"{where}: the {what} must hold real numbers, but its type is {array.dtype}. Convert it to floats."
+        )
+    if array.ndim != 2 or array.size == 0:
+        raise ObservationError(
+            f"{where}: the {what} must be two-dimensional [y, x] and not empty, but its shape is {array.shape}. "
+            "Give one plane of a cube, without axes of length one."
+        )
+    return array.astype(np.float64)
+
+
+def _same_shape(array: np.ndarray, what: str, where: str, image: np.ndarray, image_where: str) -> None:
+    if array.shape != image.shape:
+        raise ObservationError(
+            f"{where}: the {what} must have the shape of the image, but it is {_size(array)} pixels (y x x) and the "
+            f"image {image_where} is {_size(image)}. Cut both to the same frame."
+        )
+
+
+def _checked_mask(mask: np.ndarray | None, where: str, image: np.ndarray, image_where: str) -> np.ndarray:
+    if mask is None:
+        return np.ones(image.shape, dtype=bool)
+    mask = np.array(mask)
+    if mask.dtype != bool:
+        raise ObservationError(
+            f"{where}: the mask must be boolean with True = used, but its type is {mask.dtype}. "
+            "From a plane in which 0 is good, give `plane == 0`."
+        )
+    _same_shape(mask, "mask", where, image, image_where)
+    if not mask.any():
+        raise ObservationError(
+            f"{where}: the mask must leave some pixel to use, but it discards all {mask.size}. "
+            "In a FITS file non-zero means bad, in an Observation True means used: is the mask inverted?"
+        )
+    return mask
+
+
+def _check_pixels(image: np.ndarray, noise: np.ndarray, mask: np.ndarray, origin: Mapping[str, str]) -> None:
+    def refuse(wrong: np.ndarray, role: str, values: np.ndarray, rule: str, remedy: str) -> None:
+        wrong = mask & wrong
+        if wrong.any():
+            raise ObservationError(
+                f"{origin[role]}: the {role} must be {rule} in every used pixel, but {_pixels(wrong)} has "
+                f"{values[wrong][0]:g}. {remedy}"
+            )
+
+    mask_or_repair = "Mask such pixels (in a FITS file MASK = 1) or repair the map."
+    mask_or_rescale = (
+        "Its square would leave the range of float32: mask such pixels, or multiply image and noise by a constant."
+    )
+    refuse(~np.isfinite(image), "image", image, "finite", mask_or_repair)
+    refuse(~np.isfinite(noise), "noise", noise, "finite", mask_or_repair)
+    refuse(noise <= 0, "noise", noise, "positive", mask_or_repair)
+    refuse(np.abs(image) > LARGEST, "image", image, f"within +-{LARGEST:g}", mask_or_rescale)
+    refuse(noise > LARGEST, "noise", noise, f"below {LARGEST:g}", mask_or_rescale)
+    refuse(noise < SMALLEST, "noise", noise, f"above {SMALLEST:g}", mask_or_rescale)
+
+    used = image[mask]
+    if used.min() == used.max():
+        raise ObservationError(
+            f"{origin['image']}: the image must not be blank, but all {used.size} used pixels hold {used[0]:g}. "
+            "Check that the right extension is read and that the lens is inside the frame."
+        )
+
+
+def _checked_psf(psf: np.ndarray, where: str, image: np.ndarray, image_where: str) -> np.ndarray:
+    if any(n % 2 == 0 for n in psf.shape):
+        raise ObservationError(
+            f"{where}: the PSF must have an odd number of pixels along both axes, so that it has a middle pixel, but "
+            f"it is {_size(psf)}. Resample it about its peak; cutting off a row would shift the model by half a pixel."
+        )
+    if any(k > n for k, n in zip(psf.shape, image.shape, strict=True)):
+        raise ObservationError(
+            f"{where}: the PSF must not be larger than the image along either axis, but it is {_size(psf)} pixels "
+            f"and the image {image_where} is {_size(image)}. Cut the PSF symmetrically about its middle, or check that "
+            "the two are not swapped."
+        )
+    if not np.isfinite(psf).all():
+        wrong = ~np.isfinite(psf)
+        raise ObservationError(
+            f"{where}: the PSF must be finite in every pixel, but {_pixels(wrong)} has {psf[wrong][0]:g}. "
+            "Repair it (0 at the outskirts)."
+        )
+    total = psf.sum()
+    if not total > 0:
+        raise ObservationError(
+            f"{where}: the sum of the PSF must be positive, but it is {total:g}. Check that the right extension is "
+            "read and that its background was subtracted once only."
+        )
+    if abs(total - 1) > PSF_SUM_TOLERANCE:
+        warnings.warn(f"{where}: the sum of the PSF is {total:.6g}, not 1; it is normalised to unit sum.", stacklevel=4)
+    _warn_of_odd_psf(psf, where)
+    # Dividing a normalised PSF again would change its last bits, and no file would ever come back as it was written.
+    return psf if abs(total - 1) < 1e-13 else psf / total
+
+
+def _warn_of_odd_psf(psf: np.ndarray, where: str) -> None:
+    peak, (ky, kx) = psf.max(), psf.shape
+    y, x = (int(i) for i in np.unravel_index(psf.argmax(), psf.shape))
+    core = psf[max(ky // 2 - 1, 0) : ky // 2 + 2, max(kx // 2 - 1, 0) : kx // 2 + 2]
+    if core.max() < peak:
+        warnings.warn(
+            f"{where}: the peak of the PSF, pixel [{y}, {x}] ([y, x], from 0), lies more than a pixel from the middle "
+            f"[{ky // 2}, {kx // 2}]; the model will be shifted against the image.",
+            stacklevel=5,
+        )
+    if psf.min() < -PSF_NEGATIVE_TOLERANCE * peak:
+        warnings.warn(
+            f"{where}: the PSF falls to {psf.min() / peak:.3g} of its peak; a PSF is not negative, its background was "
+            "probably over-subtracted.",
+            stacklevel=5,
+        )
+
+
+def _checked_scale(scale: Any, where: str) -> float:
+    try:
+        value = float(scale)
+    except (TypeError, ValueError):
+        value = np.nan
+    if not (np.isfinite(value) and value > 0):
+        raise ObservationError(
+            f"{where}: the pixel scale must be a positive number (arcsec per pixel), but it is {scale!r}. "
+            "Give the right pixel_scale."
+        )
+    return value
+
+
+def _warn_if_inverted(image: np.ndarray, noise: np.ndarray, mask: np.ndarray, where: str) -> None:
+    """A mask of the opposite habit is the one error that passes every other check: it hides the lens."""
+    bright = image > 5 * noise
+    discarded = np.count_nonzero(bright & ~mask)
+    if discarded > 0.75 * np.count_nonzero(bright):
+        warnings.warn(
+            f"{where}: the mask discards {discarded} of the {np.count_nonzero(bright)} pixels brighter than 5 sigma. "
+            "In a FITS file non-zero means bad, in an Observation True means used: is the mask inverted?",
+            stacklevel=4,
+        )
+
+
+def _pixels(wrong: np.ndarray) -> str:
+    """Which pixels, for a message: how many, and the first of them."""
+    y, x = (int(i) for i in np.argwhere(wrong)[0])
+    count = np.count_nonzero(wrong)
+    first = f"pixel [{y}, {x}] ([y, x], from 0)"
+    return first if count == 1 else f"{first}, the first of {count},"
+
+
+def _size(array: np.ndarray) -> str:
+    return " x ".join(map(str, array.shape))
