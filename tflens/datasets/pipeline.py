@@ -1,0 +1,141 @@
+"""From galaxies before the PSF to observed ones: symmetries, PSF and fresh noise, as a `tf.data` pipeline.
+
+Everything random is a function of `(seed, epoch, batch)`: noise is fresh in every epoch, and a run that is killed and
+taken up again sees exactly what it would have seen.
+"""
+
+import galsim
+import numpy as np
+import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
+
+from tflens.errors import ParameterError
+
+SNR_RANGE = (15.0, 50.0)
+
+
+def hst_psf(pixel_scale: float = 0.05, size: int = 25) -> NDArray[np.float32]:
+    """A kernel like that of HST's ACS in F814W: the diffraction pattern of an obscured 2.4 m mirror, in the pixel.
+
+    Args:
+        pixel_scale: arcsec.
+        size: pixels on a side, odd.
+
+    Returns:
+        `[size, size]`, of unit sum.
+
+    Raises:
+        ParameterError: `size` is even or not positive.
+
+    Example:
+        >>> kernel = hst_psf()
+        >>> kernel.shape, bool(kernel.argmax() == kernel.size // 2), abs(float(kernel.sum()) - 1) < 1e-5
+        ((25, 25), True, True)
+    """
+    if size < 1 or size % 2 == 0:
+        raise ParameterError(f"hst_psf: size must be odd and positive, so that a pixel is the centre; got {size!r}")
+    optics = galsim.OpticalPSF(lam=814, diam=2.4, obscuration=0.33)
+    kernel = optics.drawImage(nx=size, ny=size, scale=pixel_scale, dtype=float).array
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+class Convolution:
+    """Convolution with one kernel by FFT, zero outside the image, for images of one shape.
+
+    Args:
+        kernel: `[ky, kx]`, odd.
+        shape: `(ny, nx)` of the images.
+
+    Example:
+        >>> convolve = Convolution(hst_psf(size=5), shape=(8, 6))
+        >>> convolve(tf.ones((2, 8, 6))).shape
+        TensorShape([2, 8, 6])
+    """
+
+    def __init__(self, kernel: ArrayLike, shape: tuple[int, int]) -> None:
+        kernel = np.asarray(kernel, np.float32)
+        if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+            raise ParameterError(f"Convolution: the kernel must be [odd, odd], got the shape {kernel.shape}")
+        self.shape = shape
+        self.offset = [n // 2 for n in kernel.shape]
+        self.padded = [n + k - 1 for n, k in zip(shape, kernel.shape, strict=True)]
+        self.transform = np.fft.rfft2(kernel, self.padded).astype(np.complex64)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """`[...batch, ny, nx]` to the same."""
+        product = tf.signal.rfft2d(images, self.padded) * self.transform
+        (y, x), (ny, nx) = self.offset, self.shape
+        return tf.signal.irfft2d(product, self.padded)[..., y : y + ny, x : x + nx]
+
+
+def observed_galaxies(
+    galaxies: NDArray[np.float32],
+    psf: NDArray[np.float32],
+    batch_size: int = 64,
+    seed: int = 0,
+    epoch: int = 0,
+    snr_range: tuple[float, float] = SNR_RANGE,
+    augment: bool = True,
+) -> tf.data.Dataset:
+    """One epoch of observations of the galaxies.
+
+    The noise of a stamp is Gaussian with one known sigma, such that S/N = sqrt(sum((signal / sigma)^2)) is drawn
+    log-uniformly from the range. Negative pixels stay.
+
+    Args:
+        galaxies: `[N, ny, nx]`, unit sum, before the PSF.
+        psf: `[odd, odd]`, unit sum.
+        batch_size: galaxies a batch; the last batch may be smaller.
+        seed: with `epoch`, what everything random follows from.
+        epoch: another one gives another order, other symmetries and other noise.
+        snr_range: lowest and highest S/N.
+        augment: draw one of the eight symmetries of the square for each galaxy (square stamps), and shuffle.
+
+    Returns:
+        A dataset of `{"image": [batch, ny, nx], "sigma": [batch], "signal": [batch, ny, nx]}`, float32; `signal` is
+        the image without its noise.
+
+    Raises:
+        ParameterError: the S/N range is not positive and increasing, or augmented stamps are not square.
+
+    Example:
+        >>> galaxies = np.full((4, 8, 8), 1 / 64, np.float32)
+        >>> batch = next(iter(observed_galaxies(galaxies, hst_psf(size=5), batch_size=2)))
+        >>> batch["image"].shape, batch["sigma"].shape
+        (TensorShape([2, 8, 8]), TensorShape([2]))
+    """
+    low, high = snr_range
+    if not 0 < low <= high:
+        raise ParameterError(f"observed_galaxies: snr_range must be positive and increasing, got {snr_range!r}")
+    count, ny, nx = galaxies.shape
+    if augment and ny != nx:
+        raise ParameterError(f"observed_galaxies: only square stamps have eight symmetries, got {ny} x {nx}")
+    convolve = Convolution(psf, (ny, nx))
+    stamps = tf.convert_to_tensor(galaxies)  # captured by reference: one copy, whatever the number of epochs
+    order = np.random.default_rng([seed, epoch]).permutation(count) if augment else np.arange(count)
+
+    stream = (seed * 1_000_003 + epoch) % 2**31
+
+    def observe(batch: tf.Tensor, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        seeds = tf.random.split(tf.stack([stream, tf.cast(batch, tf.int32)]), 3)
+        truth = tf.gather(stamps, indices)
+        if augment:
+            truth = random_symmetry(truth, seeds[0])
+        signal = convolve(truth)
+        snr = tf.exp(tf.random.stateless_uniform(tf.shape(indices), seeds[1], np.log(low), np.log(high)))
+        sigma = tf.sqrt(tf.reduce_sum(signal**2, (-2, -1))) / snr
+        noise = sigma[:, None, None] * tf.random.stateless_normal(tf.shape(signal), seeds[2])
+        return {"image": signal + noise, "sigma": sigma, "signal": signal}
+
+    batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
+    return batches.map(observe, num_parallel_calls=1).prefetch(2)
+
+
+def random_symmetry(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Each square image `[batch, n, n]` under one of the eight flips and quarter turns, drawn by the seed `[2]`."""
+    choice = tf.random.stateless_uniform([tf.shape(images)[0]], seed, 0, 8, tf.int32)
+    operations = (lambda x: tf.reverse(x, [1]), lambda x: tf.reverse(x, [2]), lambda x: tf.transpose(x, [0, 2, 1]))
+    for bit, operation in enumerate(operations):
+        chosen = tf.bitwise.bitwise_and(choice, 2**bit) > 0
+        images = tf.where(chosen[:, None, None], operation(images), images)
+    return images

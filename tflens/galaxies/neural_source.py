@@ -1,0 +1,56 @@
+"""The neural galaxy as the source of a lens."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from tflens.galaxies.source import GalaxyModel, load_galaxy_model
+from tflens.light.pixelated import Pixelated
+from tflens.parameters import Parameter, log_normal, normal
+
+
+class NeuralSource(Pixelated):
+    """A galaxy drawn by a trained decoder, placed behind the lens.
+
+    Its image is a function of base-space latents u ~ N(0, I), carried by the flow to the decoder's latent space; its
+    position and size are ordinary parameters. The network draws galaxies at the angular size they have in its
+    training set, so `scale` has a prior around 1.
+
+    Args:
+        name: of a shipped model or a path, as `tflens.galaxies.load_galaxy_model` takes it.
+        version: of the model, the newest by default.
+
+    Raises:
+        SavedModelError: there is no such model, or it cannot be loaded.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> source = NeuralSource()
+        >>> image = source.image(tf.zeros([1, source.latent_dim]))
+        >>> round(float(tf.reduce_sum(image)), 3)
+        1.0
+    """
+
+    parameters: ClassVar[tuple[Parameter, ...]] = (
+        Parameter(("center_x",), "arcsec", "centre", normal(0.0, 0.3)),
+        Parameter(("center_y",), "arcsec", "centre", normal(0.0, 0.3)),
+        Parameter(("scale",), "", "angular size relative to the training galaxies", log_normal(0.8, 0.4)),
+    )
+
+    def __init__(self, name: str | Path = "galaxies", version: int | str | None = None) -> None:
+        self.name, self.version = name, version
+        self.galaxies: GalaxyModel = load_galaxy_model(name, version)
+        super().__init__(self.galaxies.pixel_scale)
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latents."""
+        return self.galaxies.latent_dim
+
+    def image(self, u: tf.Tensor) -> tf.Tensor:
+        """Galaxies `[...batch, ny, nx]` of unit flux for base-space latents `[...batch, latent_dim]`."""
+        return self.galaxies.generate(u)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": str(self.name), "version": self.version}

@@ -1,0 +1,38 @@
+"""The galaxy behind an unlensed image, found by optimisation instead of by the encoder, as a lens fit would find it."""
+
+import keras
+import tensorflow as tf
+
+from tflens.datasets.pipeline import Convolution
+from tflens.galaxies.source import GalaxyModel
+
+
+def fit_latents(
+    model: GalaxyModel, image: tf.Tensor, sigma: tf.Tensor, psf: Convolution, steps: int = 400
+) -> tf.Tensor:
+    """Maximum a posteriori u of noisy images of unit flux: minimum of chi^2 + |u|^2, by Adam from u = 0.
+
+    Args:
+        model: of the galaxies.
+        image: `[batch, n, n]`, of unit flux before noise.
+        sigma: noise per pixel `[batch]`.
+        psf: convolution for the model's stamps.
+        steps: of Adam, with a cosine schedule.
+
+    Returns:
+        u `[batch, D]`.
+    """
+    u = tf.Variable(tf.zeros((image.shape[0], model.latent_dim)))
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, steps))
+    optimizer.build([u])
+
+    @tf.function
+    def step() -> None:
+        with tf.GradientTape() as tape:
+            residual = (image - psf(model.generate(u))) / sigma[:, None, None]
+            loss = tf.reduce_sum(residual**2) + tf.reduce_sum(u**2)
+        optimizer.apply([tape.gradient(loss, u)], [u])
+
+    for _ in range(steps):
+        step()
+    return tf.convert_to_tensor(u)
