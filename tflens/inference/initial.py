@@ -1,0 +1,173 @@
+"""What an image tells before any lens is fitted: where the lens is, how large its arcs are, and which pixels to use.
+
+Nothing here is a measurement. It narrows the places where optimisation starts; every prior stays as wide as it was.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage
+
+from tflens.inference.optimize import LMState, levenberg_marquardt_step, start_levenberg_marquardt
+from tflens.light import Sersic
+from tflens.model import Frame, LensModel, LensTarget
+from tflens.observation import Observation
+from tflens.parameters import PriorFactory, normal
+
+_ROUNDS, _STEPS = 4, 8
+_LIGHT_ERROR = 0.05  # what two Sersic profiles are trusted to describe of a real galaxy: the rest is no arc
+_OUTLIER = 3.0  # residuals above this many sigma belong to something else than the lens light
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A first look at an image.
+
+    Attributes:
+        center: position (x, y) of the lens's light, arcsec.
+        radii, weights: radii (arcsec), and how much light that the lens does not explain stands out there.
+        mask: pixels for the fit, `[ny, nx]` of the whole image: a disc around the lens without unrelated neighbours.
+        frame: rows and columns that hold the disc and a margin for the PSF.
+        light: parameters of the two Sersic profiles found on the way, by full name (`light1.R_sersic`).
+        excess: the image minus the smooth lens light, in units of the noise and a 5 % error of that light,
+            `[ny, nx]` of the whole image.
+    """
+
+    center: tuple[float, float]
+    radii: np.ndarray
+    weights: np.ndarray
+    mask: np.ndarray
+    frame: Frame
+    light: dict[str, float]
+    excess: np.ndarray
+
+    @property
+    def arc_radius(self) -> float:
+        """The radius where the excess light is most extended, arcsec."""
+        return float(self.radii[np.argmax(self.weights)])
+
+
+def glance(observation: Observation) -> Glance:
+    """Finds the lens, subtracts a smooth model of its light, and looks for arcs in what is left.
+
+    The light is two Sersic profiles fitted with arcs and neighbours progressively masked as positive outliers.
+    """
+    center = find_center(observation)
+    light, excess = _fit_light(observation, center)
+    radii, weights = arc_profile(observation, center, excess)
+    mask = _fit_mask(observation, center, float(radii[np.argmax(weights)]), excess)
+    return Glance(center, radii, weights, mask, _bounding_frame(observation, mask), light, excess)
+
+
+def find_center(observation: Observation) -> tuple[float, float]:
+    """The centroid of the brightest place near the middle of the image, arcsec.
+
+    The place is the peak after smoothing, weighted to the middle; the centroid is over the 5 x 5 pixels around it.
+    """
+    smooth = np.maximum(ndimage.gaussian_filter(np.where(observation.mask, observation.image, 0.0), 1.5), 0)
+    x, y = observation.grid.coordinates()
+    width = min(observation.grid.shape) * observation.grid.pixel_scale / 6
+    weighted = smooth * np.exp(-(x**2 + y**2) / (2 * width**2)) * observation.mask
+    row, column = np.unravel_index(np.argmax(weighted), weighted.shape)
+    rows = slice(max(0, row - 2), row + 3)
+    columns = slice(max(0, column - 2), column + 3)
+    core = smooth[rows, columns]
+    core = core - core.min()
+    if core.sum() <= 0:
+        return float(x[0, column]), float(y[row, 0])
+    return float((core * x[:, columns]).sum() / core.sum()), float((core * y[rows]).sum() / core.sum())
+
+
+def arc_profile(
+    observation: Observation, center: tuple[float, float], excess: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much excess light there is at each radius: the length of arc on which it is significant.
+
+    Counting pixels, not their brightness, lets no bright knot or core decide.
+
+    Returns:
+        Radii, arcsec, and weights that sum to one.
+    """
+    radius = _radius(observation, center)
+    significant = smooth_noise(excess) > _OUTLIER
+    step = observation.grid.pixel_scale
+    inner, outer = 3 * step, min(observation.grid.shape) * step / 2
+    edges = np.arange(inner, max(outer, inner + 4 * step), 2 * step)
+    covered = np.zeros(len(edges))
+    for i, edge in enumerate(edges):
+        ring = (radius >= edge) & (radius < edge + 2 * step) & observation.mask
+        covered[i] = significant[ring].mean() if ring.any() else 0.0
+    weight = ndimage.gaussian_filter1d(covered * (edges + step), 1.0)
+    if weight.max() <= 0:
+        weight = np.ones_like(edges)
+    return edges + step, weight / weight.sum()
+
+
+def centered_priors(labels: Iterable[str], center: tuple[float, float], width: float) -> dict[str, PriorFactory]:
+    """Normal priors that place components at `center`, with a standard deviation of `width` arcsec in x and y."""
+    axes = list(zip("xy", center, strict=True))
+    return {f"{label}.center_{axis}": normal(value, width) for label in labels for axis, value in axes}
+
+
+def _fit_light(observation: Observation, center: tuple[float, float]) -> tuple[dict[str, float], np.ndarray]:
+    priors = centered_priors(["light1", "light2"], center, 0.1)
+    model = LensModel(lens=[], lens_light=[Sersic(), Sersic()], priors=priors)
+    target = LensTarget(model, observation)
+
+    @tf.function(autograph=False)
+    def descend(state: LMState) -> LMState:
+        body = lambda i, state: (i + 1, levenberg_marquardt_step(target, state))  # noqa: E731
+        return tf.while_loop(lambda i, _: i < _STEPS, body, (tf.constant(0), state))[1]
+
+    u = np.zeros((1, model.dim), np.float32)
+    core = _radius(observation, center) < _psf_fwhm(observation)
+    mask = observation.mask
+    for _ in range(_ROUNDS):
+        target.use(mask)
+        u = descend(start_levenberg_marquardt(tf.constant(u))).u
+        light = target.component_images(u, target.linear(u).mean).numpy()[0].sum(0)
+        tolerance = np.hypot(observation.noise, _LIGHT_ERROR * np.maximum(light, 0))
+        excess = np.where(observation.mask, (observation.image - light) / tolerance, 0.0)
+        # The core stays in, or the profile would lose what it is anchored to.
+        mask = observation.mask & (core | ~ndimage.binary_dilation(smooth_noise(excess) > _OUTLIER))
+    values = {name: float(value[0]) for name, value in model.physical(u).items()}
+    return values, excess
+
+
+def smooth_noise(excess: np.ndarray) -> np.ndarray:
+    """Smooths a map `[ny, nx]` of unit white noise over about two pixels, keeping its noise at unity."""
+    return ndimage.gaussian_filter(excess, 1.0) * 2 * np.sqrt(np.pi)
+
+
+def _fit_mask(observation: Observation, center: tuple[float, float], arc: float, excess: np.ndarray) -> np.ndarray:
+    radius = _radius(observation, center)
+    disc = radius < 2.0 * arc + 0.5
+    labels, count = ndimage.label(smooth_noise(excess) > 4.0)
+    if count:
+        # A neighbour is a detection that lies wholly outside the arcs' reach.
+        nearest = ndimage.minimum(radius, labels, np.arange(1, count + 1))
+        neighbours = np.isin(labels, 1 + np.flatnonzero(nearest > 1.6 * arc + 0.1))
+        disc &= ~ndimage.binary_dilation(neighbours, iterations=2)
+    return disc & observation.mask
+
+
+def _bounding_frame(observation: Observation, mask: np.ndarray) -> Frame:
+    # Light scattered into the disc from beyond this margin is neglected.
+    margin = int(np.ceil(2 * _psf_fwhm(observation) / observation.grid.pixel_scale))
+    frame = []
+    for axis, size in zip((1, 0), mask.shape, strict=True):
+        used = np.flatnonzero(mask.any(axis))
+        frame.append(slice(max(0, int(used[0]) - margin), min(size, int(used[-1]) + 1 + margin)))
+    return frame[0], frame[1]
+
+
+def _radius(observation: Observation, center: tuple[float, float]) -> np.ndarray:
+    x, y = observation.grid.coordinates()
+    return np.hypot(x - center[0], y - center[1])
+
+
+def _psf_fwhm(observation: Observation) -> float:
+    area = np.count_nonzero(observation.psf >= observation.psf.max() / 2)
+    return float(2 * np.sqrt(area / np.pi) * observation.grid.pixel_scale)

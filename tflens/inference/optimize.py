@@ -1,0 +1,150 @@
+"""Optimisation of many starts at once: Adam to find the basin, Levenberg-Marquardt to reach its bottom.
+
+Every loop is one compiled program over all starts; the host is only asked between chunks, to show progress.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tflens.linear import positivity_residual
+from tflens.model import LensTarget
+
+LogProb = Callable[[tf.Tensor], tf.Tensor]
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
+
+
+class AdamState(NamedTuple):
+    """Positions `[starts, dim]`, moments of their gradients, steps taken, and non-finite gradients met per start."""
+
+    u: tf.Tensor
+    mean: tf.Tensor
+    square: tf.Tensor
+    step: tf.Tensor
+    bad: tf.Tensor
+
+
+def start_adam(u: tf.Tensor) -> AdamState:
+    """The state before the first step."""
+    zeros = tf.zeros_like(u)
+    return AdamState(u, zeros, zeros, tf.constant(0), tf.zeros(tf.shape(u)[:1], tf.int32))
+
+
+def adam(
+    value_and_gradient: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    state: AdamState,
+    learning_rates: tf.Tensor,
+) -> tuple[AdamState, tf.Tensor]:
+    """Ascends a log density from every start, one Adam step for each entry of `learning_rates`.
+
+    A non-finite gradient leaves its start where it is for that step and is counted in `state.bad`.
+
+    Returns:
+        The new state and the log density `[starts]` met at the last step.
+    """
+
+    def body(i: tf.Tensor, state: AdamState, _: tf.Tensor) -> tuple[tf.Tensor, AdamState, tf.Tensor]:
+        value, gradient = value_and_gradient(state.u)
+        finite = tf.reduce_all(tf.math.is_finite(gradient), -1) & tf.math.is_finite(value)
+        gradient = tf.where(finite[:, None], gradient, 0.0)
+        step = state.step + 1
+        mean = _BETA1 * state.mean + (1 - _BETA1) * gradient
+        square = _BETA2 * state.square + (1 - _BETA2) * gradient**2
+        t = tf.cast(step, gradient.dtype)
+        direction = (mean / (1 - _BETA1**t)) / (tf.sqrt(square / (1 - _BETA2**t)) + _EPSILON)
+        moved = state.u + learning_rates[i] * direction
+        u = tf.where(finite[:, None], moved, state.u)
+        bad = state.bad + tf.cast(~finite, tf.int32)
+        return i + 1, AdamState(u, mean, square, step, bad), value
+
+    steps = tf.shape(learning_rates)[0]
+    last = tf.fill(tf.shape(state.u)[:1], tf.constant(float("-inf"), state.u.dtype))
+    _, state, last = tf.while_loop(lambda i, *_: i < steps, body, (tf.constant(0), state, last))
+    return state, last
+
+
+class LMState(NamedTuple):
+    """Positions `[starts, dim]`, damping `[starts]`, and the objective -2 log posterior (least-squares part)."""
+
+    u: tf.Tensor
+    damping: tf.Tensor
+    objective: tf.Tensor
+
+
+def start_levenberg_marquardt(u: tf.Tensor) -> LMState:
+    """The state before the first step; the objective is filled in by it."""
+    starts = tf.shape(u)[:1]
+    return LMState(u, tf.fill(starts, tf.constant(1e-2, u.dtype)), tf.fill(starts, tf.constant(float("inf"), u.dtype)))
+
+
+def levenberg_marquardt_step(target: LensTarget, state: LMState) -> LMState:
+    """One damped Gauss-Newton step of every start, amplitudes eliminated (variable projection).
+
+    Minimises |whitened residual|^2 + |u|^2 plus the positivity of the amplitudes; the log determinant of the
+    marginalised amplitudes, which varies slowly, is left to the sampler. Golub & Pereyra 2003 (Inverse Problems 19,
+    R1) for the elimination, More 1978 for the damping.
+    """
+
+    def one(state: LMState) -> LMState:
+        system = gauss_newton(target, state.u)
+        # Three dampings are tried at once: a step is cheap beside its Jacobian.
+        dampings = state.damping * tf.constant([0.1, 1.0, 10.0, 100.0], state.u.dtype)
+        diagonal = tf.linalg.diag_part(system.curvature)
+        damped = system.curvature + tf.linalg.diag(dampings[:, None] * diagonal)
+        delta = tf.linalg.solve(damped, tf.repeat(system.gradient[None, :, None], 4, axis=0))[..., 0]
+        trial = state.u - delta
+        objective = least_squares_objective(target, trial)
+        objective = tf.where(tf.math.is_finite(objective), objective, float("inf"))
+        best = tf.argmin(objective)
+        improved = objective[best] < system.objective
+        return LMState(
+            tf.where(improved, trial[best], state.u),
+            tf.clip_by_value(tf.where(improved, dampings[best], state.damping * 100), 1e-7, 1e7),
+            tf.where(improved, objective[best], system.objective),
+        )
+
+    return tf.map_fn(one, state)
+
+
+class GaussNewton(NamedTuple):
+    """Half the Hessian of -2 log posterior in the Gauss-Newton approximation (the Fisher matrix plus the identity of
+    the prior), half its gradient, and its value, at one point."""
+
+    curvature: tf.Tensor
+    gradient: tf.Tensor
+    objective: tf.Tensor
+
+
+def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
+    """The Gauss-Newton system at one point u `[dim]`."""
+    design, tangents = target.linearize(u)
+    solution = target.solve(design)
+    amplitudes, residual = solution.mean, solution.residual
+    shift = tf.einsum("kcp,c->kp", tangents, amplitudes)
+    # Derivative of the amplitudes that solve the normal equations, when the design moves.
+    change = tf.einsum("kcp,p->kc", tangents, residual) - tf.einsum("kp,cp->kc", shift, design)
+    amplitude_tangents = tf.einsum("cd,kd->kc", solution.covariance, change)
+    jacobian = -(shift + tf.matmul(amplitude_tangents, design))
+    rho, slope = positivity_residual(solution, target.model.positive)
+    rho_jacobian = amplitude_tangents * slope
+    dim = tf.shape(u)[0]
+    curvature = (
+        tf.matmul(jacobian, jacobian, transpose_b=True)
+        + tf.matmul(rho_jacobian, rho_jacobian, transpose_b=True)
+        + tf.eye(dim, dtype=u.dtype)
+    )
+    gradient = tf.linalg.matvec(jacobian, residual) + tf.linalg.matvec(rho_jacobian, rho) + u
+    return GaussNewton(curvature, gradient, _objective(residual, rho, u))
+
+
+def least_squares_objective(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
+    """|whitened residual|^2 + positivity + |u|^2 for points `[batch, dim]`: what Levenberg-Marquardt minimises."""
+    solution = target.linear(u)
+    rho, _ = positivity_residual(solution, target.model.positive)
+    return _objective(solution.residual, rho, u)
+
+
+def _objective(residual: tf.Tensor, rho: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(residual**2, -1) + tf.reduce_sum(rho**2, -1) + tf.reduce_sum(u**2, -1)

@@ -1,0 +1,228 @@
+"""From an observation to a posterior: a first look, many starts, a polish, Hamiltonian Monte Carlo."""
+
+import time
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from scipy import ndimage
+
+from tflens.errors import ParameterError
+from tflens.galaxies import NeuralSource
+from tflens.inference import hmc
+from tflens.inference.initial import Glance, centered_priors, glance, smooth_noise
+from tflens.inference.map import Optimum, draw_starts, polish, search
+from tflens.inference.optimize import gauss_newton
+from tflens.inference.posterior import Posterior, assemble
+from tflens.inference.progress import Monitor, Status, unwatched, watch
+from tflens.light import LightProfile
+from tflens.model import Evaluation, LensModel, LensTarget
+from tflens.observation import Observation
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How long and how hard to look; with the observation and the model it determines a fit.
+
+    Args:
+        seed: of everything random.
+        starts: points from which the optimum is sought.
+        search_steps: Adam steps of every start.
+        survivors: starts that are polished.
+        polish_steps: Levenberg-Marquardt steps of every survivor.
+        chains: of Hamiltonian Monte Carlo.
+        warmup: transitions of each chain that adapt the sampler and are dropped.
+        draws: transitions of each chain that are kept.
+        supersampling: samples along each side of a pixel, from the polish on; the search makes do with one.
+
+    Raises:
+        ParameterError: a value is not an integer within its bounds.
+    """
+
+    seed: int = 0
+    starts: int = field(default=48, metadata={"least": 1})
+    search_steps: int = field(default=240, metadata={"least": 12})
+    survivors: int = field(default=8, metadata={"least": 1})
+    polish_steps: int = field(default=24, metadata={"least": 1})
+    chains: int = field(default=8, metadata={"least": 2})
+    warmup: int = field(default=480, metadata={"least": 40})
+    draws: int = field(default=500, metadata={"least": 20})
+    supersampling: int = field(default=2, metadata={"least": 1})
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, least = getattr(self, setting.name), setting.metadata.get("least", 0)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ParameterError(f"FitSettings.{setting.name} must be an integer >= {least}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A finished fit.
+
+    Attributes:
+        observation, model, settings: what was fitted, with what, how.
+        target: the log posterior that was explored.
+        look: the first look at the image.
+        optimum: where the starts ended, best first.
+        best: the model at the best optimum.
+        posterior: the draws.
+        seconds: wall time of each stage.
+    """
+
+    observation: Observation
+    model: LensModel
+    settings: FitSettings
+    target: LensTarget
+    look: Glance
+    optimum: Optimum
+    best: Evaluation
+    posterior: Posterior
+    seconds: dict[str, float]
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What tells a good fit from a bad one: chi^2 per used pixel (all, and in the arcs), agreement of the starts,
+        convergence of the chains, gradients that were not finite, and |u|^2 / D of the source's latents, which is 1
+        for a galaxy that the network knows and larger for one that it does not."""
+        arcs = arc_mask(self.target, self.best)
+        draws = self.posterior.data.posterior["u"].to_numpy()
+        latents = draws.reshape(-1, self.model.dim)[:, self.model.physical_dim :]
+        latent_norm = float(np.mean(np.sum(latents**2, -1)) / latents.shape[-1]) if latents.size else None
+        return {
+            "chi2": self.best.chi2,
+            "chi2_arcs": float(np.mean(self.best.residual[arcs] ** 2)) if arcs.any() else None,
+            "arc_pixels": int(arcs.sum()),
+            "used_pixels": int(self.target.mask.sum()),
+            "starts_agreeing": int(np.sum(self.optimum.log_prob > self.optimum.log_prob[0] - 2.0)),
+            "starts_polished": len(self.optimum.log_prob),
+            "bad_gradients": self.optimum.bad_gradients,
+            "latent_norm": latent_norm,
+            **self.posterior.diagnostics,
+        }
+
+
+def fit(
+    observation: Observation,
+    model: LensModel | None = None,
+    settings: FitSettings | None = None,
+    monitor: Monitor = unwatched,
+) -> Fit:
+    """Fits a strong lens: mass, lens light and source at once, and samples the posterior.
+
+    1. A first look finds the lens and where there is light it does not explain; a disc around it is fitted, without
+       neighbours.
+    2. Many starts, drawn broadly, climb by Adam with a tempered likelihood; the best are polished by
+       Levenberg-Marquardt.
+    3. Neighbours that the model cannot be meant to explain are masked, and the survivors polished again.
+    4. Hamiltonian Monte Carlo runs from the optimum, whitened by the Gauss-Newton matrix there.
+
+    Args:
+        observation: the data.
+        model: `default_model` if None: power law with shear, two Sersic profiles, a neural source.
+        settings: `FitSettings()` if None.
+        monitor: told of the progress between compiled chunks, with a `Status`.
+
+    Raises:
+        ParameterError: the model has no source.
+    """
+    settings = settings or FitSettings()
+    if model is not None and model.source is None:
+        raise ParameterError("a lens cannot be fitted without a source: give LensModel a source")
+    clock = _Clock()
+    monitor(Status("look", 0.0, np.zeros((0, 0))))
+    look = glance(observation)
+    model = model or default_model(look.center)
+    coarse = LensTarget(model, observation, look.frame)
+    coarse.use(look.mask[look.frame])
+    monitor(Status("look", 1.0, np.zeros((0, 0))))
+    clock.lap("look")
+
+    starts = draw_starts(model, look, settings.starts, np.random.default_rng([settings.seed, 0]))
+    found = search(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse))
+    target = coarse
+    if settings.supersampling > 1:
+        target = LensTarget(model, observation, look.frame, settings.supersampling)
+        target.use(coarse.mask)
+    progress = watch(monitor, target)
+    optimum = polish(target, found, settings.polish_steps, progress)
+    neighbours = find_neighbours(target, optimum.u[0])
+    if neighbours.any():
+        target.use(target.mask & ~neighbours)
+        optimum = polish(target, optimum, settings.polish_steps // 2, progress)
+    clock.lap("optimize")
+
+    one_curvature = tf.function(lambda u: gauss_newton(target, u).curvature, autograph=False)
+    chains = hmc.sample(
+        target.log_prob,
+        optimum.u[0],
+        lambda points: np.stack([one_curvature(tf.constant(u)).numpy() for u in points]),
+        chains=settings.chains,
+        warmup=settings.warmup,
+        draws=settings.draws,
+        seed=settings.seed,
+        progress=progress,
+    )
+    clock.lap("sample")
+    posterior = assemble(target, chains, settings.seed)
+    clock.lap("assemble")
+    best = target.evaluate(optimum.u[0])
+    return Fit(observation, model, settings, target, look, optimum, best, posterior, clock.laps)
+
+
+def default_model(center: tuple[float, float] = (0.0, 0.0), source: LightProfile | None = None) -> LensModel:
+    """Elliptical power law with external shear, two Sersic profiles of lens light, a sky, and a source.
+
+    Args:
+        center: of the lens's light, arcsec. The mass is centred there within 0.05 arcsec, each Sersic profile within
+            0.1 arcsec (one standard deviation of the prior).
+        source: `NeuralSource()` if None.
+    """
+    return LensModel(
+        source=source or NeuralSource(),
+        priors=centered_priors(["lens"], center, 0.05) | centered_priors(["light1", "light2"], center, 0.1),
+    )
+
+
+def arc_mask(target: LensTarget, best: Evaluation) -> np.ndarray:
+    """Pixels of the arcs, `[ny, nx]`: where the model puts lensed light above the noise, **or** the data have
+    significant light that the model's lens light does not explain. So a fit cannot hide arcs by ignoring them."""
+    excess = np.where(target.mask, (target.image - best.lens_light) / target.noise, 0.0)
+    return target.mask & ((best.lensed_source > target.noise) | (smooth_noise(excess) > 3.0))
+
+
+def find_neighbours(target: LensTarget, u: np.ndarray) -> np.ndarray:
+    """Pixels of objects that are left in the residual outside the arcs, `[ny, nx]`.
+
+    An object counts as a neighbour where a connected residual above 5 sigma lies wholly beyond 1.25 theta_E, and the
+    model puts no light of the source there.
+    """
+    best = target.evaluate(u)
+    values = {name: float(value[0]) for name, value in target.model.physical(tf.constant(u[None])).items()}
+    if "lens.theta_E" not in values:
+        return np.zeros(target.mask.shape, bool)
+    x, y = target.grid.coordinates()
+    radius = np.hypot(x - values["lens.center_x"], y - values["lens.center_y"])
+    labels, count = ndimage.label(smooth_noise(np.nan_to_num(best.residual)) > 5.0)
+    found = np.zeros(target.mask.shape, bool)
+    for label in range(1, count + 1):
+        blob = labels == label
+        if radius[blob].min() > 1.25 * values["lens.theta_E"] and (best.lensed_source[blob] < target.noise[blob]).all():
+            found |= ndimage.binary_dilation(blob, iterations=3)
+    return found & target.mask
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+def settings_as_dict(settings: FitSettings) -> dict[str, int]:
+    """The settings as plain values, for a configuration file."""
+    return asdict(settings)

@@ -1,0 +1,206 @@
+"""The posterior of a fit: draws, diagnostics, images, kept as ArviZ InferenceData and as netCDF on disk."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+with warnings.catch_warnings():
+    # ArviZ announces its version 1 at every import.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
+    import arviz as az
+
+from tflens.files import write_atomically
+from tflens.grid import PixelGrid
+from tflens.inference.hmc import Chains
+from tflens.linear import sample_amplitudes
+from tflens.model import LensTarget
+
+_IMAGE_DRAWS = 64  # draws that the posterior's images are averaged over
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of results: posterior of a parameter, with its convergence.
+
+    `low` and `high` bound the central 68 % interval, `low95` and `high95` the central 95 %.
+    """
+
+    name: str
+    unit: str
+    median: float
+    low: float
+    high: float
+    low95: float
+    high95: float
+    r_hat: float
+    ess: float
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Draws of a fit and what belongs to them.
+
+    Attributes:
+        data: ArviZ InferenceData with groups `posterior` (physical parameters, amplitudes, base-space `u`),
+            `sample_stats` (`lp`, `acceptance_rate`, `diverging`), `observed_data` (image, noise, mask) and
+            `predictions` (mean and spread of the model's images).
+    """
+
+    data: az.InferenceData
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameters and amplitudes, in the model's order."""
+        # xarray sorts its variables; the units were written in the model's order.
+        return tuple(json.loads(self.data.posterior.attrs["units"]))
+
+    def draws(self, name: str) -> np.ndarray:
+        """Draws of one parameter, `[chains * draws]`.
+
+        Raises:
+            KeyError: there is no such parameter.
+        """
+        return self.data.posterior[name].to_numpy().reshape(-1)
+
+    def table(self) -> list[Row]:
+        """Median, intervals, rank-normalised split R-hat and bulk effective sample size of every parameter
+        (Vehtari et al. 2021, Bayesian Analysis 16, 667)."""
+        r_hat, ess = az.rhat(self.data.posterior), az.ess(self.data.posterior)
+        units = json.loads(self.data.posterior.attrs["units"])
+        rows = []
+        for name in self.names:
+            low95, low, median, high, high95 = np.quantile(self.draws(name), [0.025, 0.16, 0.5, 0.84, 0.975])
+            rows.append(Row(name, units[name], median, low, high, low95, high95, float(r_hat[name]), float(ess[name])))
+        return rows
+
+    @property
+    def diagnostics(self) -> dict[str, float]:
+        """The sampler's health: worst R-hat and smallest effective sample size over everything sampled (latents
+        included), mean acceptance, number of divergent transitions."""
+        u = self.data.posterior["u"]
+        stats = self.data.sample_stats
+        return {
+            "max_r_hat": float(az.rhat(u)["u"].max()),
+            "min_ess": float(az.ess(u)["u"].min()),
+            "acceptance": float(stats["acceptance_rate"].mean()),
+            "divergences": int(stats["diverging"].sum()),
+            "chains": int(u.sizes["chain"]),
+            "draws": int(u.sizes["draw"]),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Writes netCDF, whole or not at all."""
+        write_atomically(Path(path), lambda temporary: self.data.to_netcdf(str(temporary), engine="h5netcdf"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Posterior":
+        """Reads what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such posterior")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            return cls(az.from_netcdf(str(path), engine="h5netcdf"))
+
+
+def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
+    """Turns base-space chains into the posterior of physical parameters, amplitudes and images.
+
+    Amplitudes, which the sampler never saw, are drawn from their conditional posterior given each draw.
+    """
+    model = target.model
+    rng = np.random.default_rng([seed, 2])
+    n_chains, n_draws, dim = chains.u.shape
+    flat = tf.constant(chains.u.reshape(-1, dim))
+    physical = {name: value.numpy() for name, value in model.physical(flat).items()}
+    amplitudes = _draw_amplitudes(target, chains.u, rng)
+    values = physical | {name: amplitudes[:, i] for i, name in enumerate(model.amplitude_names)}
+    units = dict(zip(model.names, model.units, strict=True)) | {
+        n: _amplitude_unit(n, model) for n in model.amplitude_names
+    }
+
+    picked = rng.permutation(n_chains * n_draws)[:_IMAGE_DRAWS]
+    images = target.component_images(tf.gather(flat, picked), tf.constant(amplitudes[picked], flat.dtype)).numpy()
+    behind = [i for i, name in enumerate(model.amplitude_names) if name == "source.amp"]
+    lensed = images[:, behind].sum(1)
+    predictions = _mean_and_spread("model", images.sum(1)) | _mean_and_spread("lensed_source", lensed)
+    dims = {name: ["y", "x"] for name in predictions}
+    source_grid = source_plane(target, physical)
+    source = source_images(target, source_grid, flat.numpy()[picked], amplitudes[picked])
+    predictions |= _mean_and_spread("source", source)
+    dims |= {name: ["y_source", "x_source"] for name in predictions if name.startswith("source_")}
+
+    def chain(array: np.ndarray) -> np.ndarray:
+        return array.reshape(n_chains, n_draws, *array.shape[1:])
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="arviz")
+        data = az.from_dict(
+            posterior={name: chain(value) for name, value in values.items()} | {"u": chains.u},
+            sample_stats={
+                "lp": chains.log_prob,
+                "acceptance_rate": chains.acceptance,
+                "diverging": chains.diverging,
+            },
+            observed_data={"image": target.image, "noise": target.noise, "mask": target.mask.astype(np.int8)},
+            predictions={name: value[None, None] for name, value in predictions.items()},
+            dims={"image": ["y", "x"], "noise": ["y", "x"], "mask": ["y", "x"], "u": ["base"], **dims},
+            coords=_coordinates(target.grid, "") | _coordinates(source_grid, "_source"),
+        )
+    data.posterior.attrs["units"] = json.dumps(units)
+    data.sample_stats.attrs |= {"step_size": chains.step_size, "leapfrog_steps": chains.leapfrog_steps}
+    return Posterior(data)
+
+
+def source_plane(target: LensTarget, physical: dict[str, np.ndarray], pixels: int = 100) -> PixelGrid:
+    """A grid around the source, wide enough for where its light is."""
+    x, y = (float(np.median(physical[f"source.center_{axis}"])) for axis in "xy")
+    if target.model.latent_dim:
+        side = 44 * target.model.source.pixel_scale * float(np.median(physical["source.scale"]))
+    else:
+        side = 8 * float(np.median(physical["source.R_sersic"]))
+    return PixelGrid((pixels, pixels), side / pixels, (x, y))
+
+
+def source_images(target: LensTarget, grid: PixelGrid, u: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+    """Surface brightness of the unlensed source, counts/s/arcsec^2, `[draws, ny, nx]`."""
+    model = target.model
+    x, y = (axis.astype(model.dtype) for axis in grid.coordinates())
+    points = tf.constant(u)
+    inputs = model.layer_inputs(model.physical(points), target.source_image(points))["source"][0]
+    brightness = model.source.brightness(tf.constant(x), tf.constant(y), **inputs).numpy()
+    return brightness * amplitudes[:, model.amplitude_names.index("source.amp"), None, None]
+
+
+def _draw_amplitudes(target: LensTarget, u: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    solve = tf.function(lambda u: target.linear(u)[:2], autograph=False)
+    # In batches of one draw of each chain: the shape that the sampler has already compiled.
+    solutions = [solve(tf.constant(u[:, i])) for i in range(u.shape[1])]
+    mean, covariance = (np.stack([s[i].numpy() for s in solutions], 1) for i in (0, 1))
+    components = mean.shape[-1]
+    return sample_amplitudes(
+        mean.reshape(-1, components), covariance.reshape(-1, components, components), target.model.positive, rng
+    )
+
+
+def _amplitude_unit(name: str, model: Any) -> str:
+    if name == "sky.amp":
+        return "counts/s/pixel"
+    return "counts/s" if name == "source.amp" and model.latent_dim else "counts/s/arcsec^2"
+
+
+def _mean_and_spread(name: str, images: np.ndarray) -> dict[str, np.ndarray]:
+    return {f"{name}_mean": images.mean(0), f"{name}_std": images.std(0)}
+
+
+def _coordinates(grid: PixelGrid, suffix: str) -> dict[str, np.ndarray]:
+    x, y = grid.coordinates()
+    return {f"x{suffix}": x[0], f"y{suffix}": y[:, 0]}

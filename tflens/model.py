@@ -1,0 +1,390 @@
+"""The lens model: components and priors, from base-space values u ~ N(0, I) to the log posterior of an observation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tflens.errors import ParameterError
+from tflens.lens_layer import LensLayer, Values
+from tflens.light import LightProfile, Sersic
+from tflens.linear import LinearSolution, marginalize
+from tflens.mass import EPL, MassProfile, Shear
+from tflens.observation import Observation
+from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base, log_normal, to_base
+
+Frame = tuple[slice, slice]
+
+
+class LatentSource(Protocol):
+    """A light profile of pixels whose image comes from a network: what `LensModel` asks of a neural source."""
+
+    latent_dim: int
+
+    def image(self, u: tf.Tensor) -> tf.Tensor:
+        """Pixels `[...batch, ny, nx]` of unit flux for base-space latents `[...batch, latent_dim]`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter of a model: where it lives in u and how it gets there."""
+
+    label: str
+    parameter: Parameter
+    prior: Any
+    start: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Full names, `label.name`."""
+        return tuple(f"{self.label}.{name}" for name in self.parameter.names)
+
+    @property
+    def indices(self) -> slice:
+        """The entry's place in u."""
+        return slice(self.start, self.start + len(self.parameter.names))
+
+
+class LensModel:
+    """Mass, lens light and source of one strong lens, with a prior on every parameter.
+
+    The model works in the base space u ~ N(0, I): first the declared parameters of every component in order, then
+    the latents of the source, if it has any. Amplitudes of light are no part of u: they are marginalised in closed
+    form (see `tflens.linear`).
+
+    Args:
+        lens: mass profiles; by default an elliptical power law with external shear.
+        lens_light: light profiles of the lens; by default two Sersic profiles.
+        source: light profile behind it, e.g. `tflens.galaxies.NeuralSource()` or `tflens.light.Sersic()`; None for a
+            galaxy that lenses nothing.
+        priors: replacements of default priors, from name to a TFP distribution or a factory of one; joint parameters
+            are named together (`"lens.e1,e2"`). `LensModel.names` lists the names.
+        sky: whether a constant sky of either sign is part of the light.
+        dtype: "float32" (default) or "float64".
+
+    Raises:
+        ParameterError: a prior is given for a name that the model does not have.
+
+    Example:
+        >>> from tflens.light import Sersic
+        >>> model = LensModel(lens_light=[Sersic()], source=Sersic())
+        >>> model.names[:3], model.dim
+        (('lens.theta_E', 'lens.gamma', 'lens.e1'), 20)
+    """
+
+    def __init__(
+        self,
+        lens: Sequence[MassProfile] | None = None,
+        lens_light: Sequence[LightProfile] | None = None,
+        source: LightProfile | None = None,
+        *,
+        priors: Mapping[str, Any] | None = None,
+        sky: bool = True,
+        dtype: str = "float32",
+    ) -> None:
+        self.lens = tuple(lens) if lens is not None else (EPL(), Shear())
+        self.lens_light = tuple(lens_light) if lens_light is not None else (Sersic(), Sersic())
+        self.source = source
+        self.sky = sky
+        self.dtype = dtype
+        self.entries = self._entries(dict(priors or {}))
+        self.latent_dim: int = getattr(self.source, "latent_dim", 0)
+        self.physical_dim = sum(len(entry.names) for entry in self.entries)
+
+    @property
+    def dim(self) -> int:
+        """Length of u."""
+        return self.physical_dim + self.latent_dim
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the physical parameters, in the order of u."""
+        return tuple(name for entry in self.entries for name in entry.names)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units of `names`."""
+        return tuple(entry.parameter.unit for entry in self.entries for _ in entry.names)
+
+    @property
+    def amplitude_names(self) -> tuple[str, ...]:
+        """Names of the linear amplitudes, in the order of `LensTarget.design`."""
+        labels = [label for label, _ in self._lens_light_labels() + self._source_labels()]
+        return tuple(f"{label}.amp" for label in [*labels, *(["sky"] if self.sky else [])])
+
+    @property
+    def positive(self) -> tuple[bool, ...]:
+        """Which amplitudes cannot be negative: all but the sky's."""
+        return tuple(name != "sky.amp" for name in self.amplitude_names)
+
+    def physical(self, u: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Physical parameters `[...batch]` by full name, from u `[...batch, dim]` (latents are ignored)."""
+        values: dict[str, tf.Tensor] = {}
+        for entry in self.entries:
+            part = u[..., entry.indices]
+            if len(entry.names) == 1:
+                values[entry.names[0]] = from_base(entry.prior, part[..., 0])
+            else:
+                values |= dict(zip(entry.names, tf.unstack(from_base(entry.prior, part), axis=-1), strict=True))
+        return values
+
+    def base(self, values: Mapping[str, Any]) -> np.ndarray:
+        """u `[dim]` at given physical values; parameters (and latents) that are not given stay at 0, their median.
+
+        Raises:
+            ParameterError: an unknown name, or only a part of a joint parameter.
+        """
+        u = np.zeros(self.dim)
+        unknown = set(values) - set(self.names)
+        if unknown:
+            raise ParameterError(f"unknown parameter(s) {sorted(unknown)}; the model has {list(self.names)}")
+        for entry in self.entries:
+            given = [name for name in entry.names if name in values]
+            if not given:
+                continue
+            if len(given) != len(entry.names):
+                raise ParameterError(f"{entry.names} share a prior: give all of them, not only {given}")
+            value = tf.constant([float(values[name]) for name in entry.names], self.dtype)
+            u[entry.indices] = to_base(entry.prior, value if len(given) > 1 else value[0]).numpy()
+        return u
+
+    def latents(self, u: tf.Tensor) -> tf.Tensor:
+        """The part of u that the source's network takes, `[...batch, latent_dim]`."""
+        return u[..., self.physical_dim :]
+
+    def layer_inputs(self, values: Mapping[str, tf.Tensor], image: tf.Tensor | None) -> dict[str, list[Values]]:
+        """Arranges physical parameters, and the source's image, as `LensLayer` takes them."""
+
+        def of(labelled: list[tuple[str, Any]]) -> list[Values]:
+            return [{name: values[f"{label}.{name}"] for name in c.parameter_names} for label, c in labelled]
+
+        source = of(self._source_labels())
+        if image is not None:
+            source[0]["image"] = image
+        return {"mass": of(self._lens_labels()), "lens_light": of(self._lens_light_labels()), "source": source}
+
+    def _lens_labels(self) -> list[tuple[str, MassProfile]]:
+        return _labelled([("shear" if isinstance(p, Shear) else "lens", p) for p in self.lens])
+
+    def _lens_light_labels(self) -> list[tuple[str, LightProfile]]:
+        return _labelled([("light", p) for p in self.lens_light])
+
+    def _source_labels(self) -> list[tuple[str, LightProfile]]:
+        return [] if self.source is None else [("source", self.source)]
+
+    def _entries(self, priors: dict[str, Any]) -> list[Entry]:
+        entries: list[Entry] = []
+        start = 0
+        for label, component in self._lens_labels() + self._lens_light_labels() + self._source_labels():
+            for parameter in component.parameters:
+                name = f"{label}.{','.join(parameter.names)}"
+                prior = priors.pop(name, _DEFAULTS_BY_ROLE.get(name, parameter.prior))
+                prior = prior(tf.as_dtype(self.dtype)) if not hasattr(prior, "log_prob") else prior
+                entries.append(Entry(label, parameter, prior, start))
+                start += len(parameter.names)
+        if priors:
+            known = [f"{entry.label}.{','.join(entry.parameter.names)}" for entry in entries]
+            raise ParameterError(f"priors given for unknown parameter(s) {sorted(priors)}; the model has {known}")
+        return entries
+
+
+# Where a profile's own default is too wide for the part it plays: of two Sersics of the lens light the first is the
+# inner one, and a source is small.
+_DEFAULTS_BY_ROLE: dict[str, PriorFactory] = {
+    "light1.R_sersic": log_normal(0.4, 0.8),
+    "light2.R_sersic": log_normal(1.2, 0.8),
+    "light2.n_sersic": bounded_normal(0.5, 8.0, 1.5, 1.0),
+    "source.R_sersic": log_normal(0.2, 0.7),
+    "source.n_sersic": bounded_normal(0.5, 8.0, 1.5, 1.0),
+}
+
+
+class LensTarget:
+    """The log posterior of a `LensModel` given an `Observation`, for batches of u.
+
+    Args:
+        model: the model.
+        observation: the data; only its used pixels count.
+        frame: rows and columns of the image to compute, all by default; coordinates stay those of the whole image.
+        supersampling: samples along each side of a pixel.
+
+    Example:
+        See `tests/test_model.py`.
+    """
+
+    def __init__(
+        self, model: LensModel, observation: Observation, frame: Frame | None = None, supersampling: int = 1
+    ) -> None:
+        self.model, self.observation = model, observation
+        self.frame = frame if frame is not None else (slice(None), slice(None))
+        self.image, self.noise = observation.image[self.frame], observation.noise[self.frame]
+        self.grid = observation.grid.cutout(*self.frame)
+        self.layer = LensLayer(
+            self.grid,
+            mass=model.lens,
+            lens_light=model.lens_light,
+            source=[] if model.source is None else [model.source],
+            psf=observation.psf,
+            supersampling=supersampling,
+            dtype=model.dtype,
+        )
+        # Variables, so that data of the same shape can be exchanged without compiling anything again.
+        self._weight = tf.Variable(np.zeros(self.grid.shape), dtype=model.dtype, trainable=False)
+        self._data = tf.Variable(np.zeros(self.image.size), dtype=model.dtype, trainable=False)
+        # A component brighter than the whole image in signal-to-noise is what the data rule out, and no more.
+        usable = observation.mask[self.frame]
+        self._prior_scale = float(max(10.0, np.linalg.norm(self.image[usable] / self.noise[usable])))
+        self.use(usable)
+        # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
+        self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
+        self._compiled_source = tf.function(self._source_design, jit_compile=True, autograph=False)
+        self._compiled_tangents = tf.function(self._physical_tangents, jit_compile=True, autograph=False)
+
+    def use(self, mask: np.ndarray) -> None:
+        """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
+
+        Raises:
+            ParameterError: the mask has another shape than the frame, or uses a pixel that the observation does not.
+        """
+        mask = np.asarray(mask, bool)
+        usable = self.observation.mask[self.frame]
+        if mask.shape != usable.shape or (mask & ~usable).any():
+            raise ParameterError(
+                f"a mask for this target must have shape {usable.shape} and use only pixels that the observation "
+                f"uses; got shape {mask.shape}"
+            )
+        self.mask = mask
+        weight = np.where(mask, 1 / self.noise, 0)
+        self._weight.assign(weight)
+        self._data.assign((weight * self.image).reshape(-1))
+
+    def source_image(self, u: tf.Tensor) -> tf.Tensor | None:
+        """Pixels of the source for base-space values u, or None for a source without a network."""
+        return self.model.source.image(self.model.latents(u)) if self.model.latent_dim else None
+
+    def design(self, u: tf.Tensor) -> tf.Tensor:
+        """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`."""
+        return self._compiled_design(u[..., : self.model.physical_dim], self._weight, self.source_image(u))
+
+    def linearize(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The design at one point and its derivative in every direction of u, by forward-mode differentiation.
+
+        Args:
+            u: one point, `[dim]`.
+
+        Returns:
+            Design `[components, pixels]` and tangents `[dim, components, pixels]`.
+        """
+        model = self.model
+        design = self.design(u[None])[0]
+        physical = u[: model.physical_dim]
+        lanes = tf.repeat(physical[None], model.physical_dim, axis=0)
+        directions = tf.eye(model.physical_dim, dtype=u.dtype)
+        if not model.latent_dim:
+            return design, self._compiled_tangents(lanes, directions, self._weight, None)
+        latents = tf.repeat(model.latents(u)[None], model.latent_dim, axis=0)
+        with tf.autodiff.ForwardAccumulator(latents, tf.eye(model.latent_dim, dtype=u.dtype)) as accumulator:
+            images = model.source.image(latents)
+        still = tf.repeat(images[:1], model.physical_dim, axis=0)
+        tangents = self._compiled_tangents(lanes, directions, self._weight, still)
+        # The design is linear in the source's pixels: their tangents need no differentiation, only lensing.
+        source = self._compiled_source(physical[None], self._weight, accumulator.jvp(images))
+        before = model.amplitude_names.index("source.amp")
+        after = len(model.amplitude_names) - 1 - before
+        source = tf.pad(source[:, None], [[0, 0], [before, after], [0, 0]])
+        return design, tf.concat([tangents, source], 0)
+
+    def linear(self, u: tf.Tensor) -> LinearSolution:
+        """Amplitudes in closed form for base-space values u `[batch, dim]`."""
+        return self.solve(self.design(u))
+
+    def solve(self, design: tf.Tensor) -> LinearSolution:
+        """Amplitudes in closed form for a given `design`."""
+        return marginalize(design, self._data, self._prior_scale, self.model.positive)
+
+    def log_likelihood(self, u: tf.Tensor) -> tf.Tensor:
+        """Log marginal likelihood `[batch]`, without the constant of the noise's normalisation."""
+        return self.linear(u).log_likelihood
+
+    def log_prior(self, u: tf.Tensor) -> tf.Tensor:
+        """Log prior -|u|^2 / 2, `[batch]`, without its constant."""
+        return -0.5 * tf.reduce_sum(u**2, -1)
+
+    def log_prob(self, u: tf.Tensor) -> tf.Tensor:
+        """Log posterior `[batch]`, up to a constant."""
+        return self.log_likelihood(u) + self.log_prior(u)
+
+    def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
+        """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
+        `[batch, components]`; their sum is the model image."""
+        return self._unit_images(u[..., : self.model.physical_dim], self.source_image(u)) * amplitudes[..., None, None]
+
+    def evaluate(self, u: np.ndarray) -> "Evaluation":
+        """Everything there is to see at one point `[dim]`, amplitudes at their conditional mean."""
+        point = tf.constant(u[None], self.model.dtype)
+        amplitudes = self.linear(point).mean
+        images = self.component_images(point, amplitudes).numpy()[0]
+        residual = np.where(self.mask, (self.image - images.sum(0)) / self.noise, np.nan)
+        behind = [i for i, name in enumerate(self.model.amplitude_names) if name == "source.amp"]
+        lensed = images[behind].sum(0)
+        return Evaluation(images.sum(0), images.sum(0) - lensed, lensed, residual, amplitudes.numpy()[0])
+
+    def _physical_design(self, physical: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
+        images = self._unit_images(physical, image) * weight
+        return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
+
+    def _physical_tangents(
+        self, physical: tf.Tensor, directions: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None
+    ) -> tf.Tensor:
+        with tf.autodiff.ForwardAccumulator(physical, directions) as accumulator:
+            design = self._physical_design(physical, weight, image)
+        return accumulator.jvp(design)
+
+    def _source_design(self, physical: tf.Tensor, weight: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
+        """Whitened images `[n, pixels]` of n sources' pixels seen through one lens."""
+        inputs = self.model.layer_inputs(self.model.physical(physical), images)
+        lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[0] * weight
+        return tf.reshape(lensed, [tf.shape(images)[0], self.image.size])
+
+    def _unit_images(self, physical: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
+        images = self.layer.images(self.model.layer_inputs(self.model.physical(physical), image))
+        if self.model.sky:
+            images.append(tf.ones_like(images[0]))
+        return tf.stack(images, axis=-3)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model at one point, `[ny, nx]` each, counts/s per pixel.
+
+    Attributes:
+        image: the whole model.
+        lens_light: the lens's light and the sky.
+        lensed_source: the arcs alone.
+        residual: (data - model) / noise, NaN where the mask excludes a pixel.
+        amplitudes: `[components]`, in the order of `LensModel.amplitude_names`.
+    """
+
+    image: np.ndarray
+    lens_light: np.ndarray
+    lensed_source: np.ndarray
+    residual: np.ndarray
+    amplitudes: np.ndarray
+
+    @property
+    def chi2(self) -> float:
+        """Mean squared residual over the used pixels."""
+        return float(np.nanmean(self.residual**2))
+
+
+def _labelled(components: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Numbers labels that occur more than once: light -> light1, light2."""
+    count = [label for label, _ in components]
+    seen: dict[str, int] = {}
+    result = []
+    for label, component in components:
+        seen[label] = seen.get(label, 0) + 1
+        result.append((f"{label}{seen[label]}" if count.count(label) > 1 else label, component))
+    return result
