@@ -1,0 +1,274 @@
+"""The command line: `tflens fit`, `tflens info`.
+
+Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 the input or a setting was refused,
+2 the command was misused, 130 interrupted.
+"""
+
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from tflens import __version__
+from tflens.errors import TflensError
+
+if TYPE_CHECKING:
+    from tflens.config import RunConfig
+
+app = typer.Typer(
+    help="Strong gravitational lensing with differentiable physics and neural galaxies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Source(StrEnum):
+    """What the lensed galaxy may be."""
+
+    neural = "neural"
+    sersic = "sersic"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line; `arguments` are those of the process by default."""
+    app(args=None if arguments is None else list(arguments), prog_name="tflens")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tflens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Strong gravitational lensing with differentiable physics and neural galaxies."""
+
+
+_INPUT, _MODEL, _EFFORT, _OUTPUT = "What to fit", "With what", "How hard to look", "Output"
+
+
+_FIT_HELP = (
+    "Fit a strong lens: mass, lens light and source at once, started blind, with a posterior.\n\n"
+    "Prints a table of parameters with 68 % intervals and a verdict on the fit, and writes to OUT: posterior.nc (the "
+    "draws, for ArviZ), summary.json, table.csv, fit.png and fit.pdf, corner.png, trace.png, best.fits (images of the "
+    "model), and config.json, from which --config repeats the run.\n\n"
+    "To watch it: tensorboard --logdir OUT"
+)
+
+
+@app.command(help=_FIT_HELP)
+def fit(
+    context: typer.Context,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Folder for the results; made if missing.", rich_help_panel=_OUTPUT),
+    ],
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE.fits",
+            help="FITS file with image, noise (1 sigma), PSF and, if there is one, mask (non-zero = BAD), an "
+            "extension each. With --config it may be left out.",
+            show_default=False,
+        ),
+    ] = None,
+    image: Annotated[str, typer.Option(help="Extension of the image.", rich_help_panel=_INPUT)] = "SCI",
+    noise: Annotated[str, typer.Option(help="Extension of the noise map.", rich_help_panel=_INPUT)] = "ERR",
+    psf: Annotated[str, typer.Option(help="Extension of the PSF (odd size).", rich_help_panel=_INPUT)] = "PSF",
+    mask: Annotated[
+        str, typer.Option(help="Extension of the mask; not needed if missing.", rich_help_panel=_INPUT)
+    ] = "MASK",
+    no_mask: Annotated[
+        bool, typer.Option("--no-mask", help="Use every pixel, whatever the mask says.", rich_help_panel=_INPUT)
+    ] = False,
+    noise_file: Annotated[
+        str | None,
+        typer.Option(metavar="PATH[EXT]", help="Noise map in a file of its own.", rich_help_panel=_INPUT),
+    ] = None,
+    psf_file: Annotated[
+        str | None, typer.Option(metavar="PATH[EXT]", help="PSF in a file of its own.", rich_help_panel=_INPUT)
+    ] = None,
+    mask_file: Annotated[
+        str | None, typer.Option(metavar="PATH[EXT]", help="Mask in a file of its own.", rich_help_panel=_INPUT)
+    ] = None,
+    pixel_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Arcsec per pixel, if the header has neither PIXSCALE nor a WCS.",
+            show_default=False,
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    source: Annotated[
+        Source,
+        typer.Option(
+            help="The lensed galaxy: drawn by the shipped neural network, or a Sersic profile (faster, smooth).",
+            rich_help_panel=_MODEL,
+        ),
+    ] = Source.neural,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of everything random: same seed, same draws.", rich_help_panel=_EFFORT)
+    ] = 0,
+    starts: Annotated[
+        int, typer.Option(min=1, help="Points from which the best fit is sought.", rich_help_panel=_EFFORT)
+    ] = 48,
+    search_steps: Annotated[
+        int, typer.Option(min=12, help="Steps of the search from every start.", rich_help_panel=_EFFORT)
+    ] = 240,
+    survivors: Annotated[
+        int, typer.Option(min=1, help="Starts that are polished to an optimum.", rich_help_panel=_EFFORT)
+    ] = 8,
+    polish_steps: Annotated[
+        int, typer.Option(min=1, help="Steps of the polish of every survivor.", rich_help_panel=_EFFORT)
+    ] = 24,
+    chains: Annotated[
+        int, typer.Option(min=2, help="Independent chains of Hamiltonian Monte Carlo.", rich_help_panel=_EFFORT)
+    ] = 8,
+    warmup: Annotated[
+        int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.", rich_help_panel=_EFFORT)
+    ] = 480,
+    draws: Annotated[
+        int, typer.Option(min=20, help="Steps of each chain that are kept.", rich_help_panel=_EFFORT)
+    ] = 500,
+    supersampling: Annotated[
+        int, typer.Option(min=1, help="Samples along each side of a pixel.", rich_help_panel=_EFFORT)
+    ] = 2,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="Repeat the run of this config.json: its input, model and settings.",
+            show_default=False,
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(help="Write events to OUT/tensorboard while the fit runs.", rich_help_panel=_OUTPUT),
+    ] = True,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace the results of an earlier fit in OUT.", rich_help_panel=_OUTPUT),
+    ] = False,
+) -> None:
+    """Fit a strong lens. See `_FIT_HELP`."""
+    from tflens.config import Input, RunConfig
+
+    if config is not None:
+        _refuse_other_options(context)
+    elif file is None:
+        raise typer.BadParameter("give the file to fit, or --config", param_hint="FILE.fits")
+    with _reporting() as messages:
+        if config is not None:
+            chosen = RunConfig.load(config)
+            if file is not None:
+                chosen = chosen.with_file(file)
+        else:
+            files = Input(
+                file, image, noise, psf, None if no_mask else mask, noise_file, psf_file, mask_file, pixel_scale
+            )
+            chosen = RunConfig(files, source.value, {name: context.params[name] for name in _SETTINGS})
+        _fit(chosen, out, overwrite, tensorboard, messages)
+
+
+@app.command()
+def info() -> None:
+    """Print versions, the devices TensorFlow computes on, and the shipped galaxy model."""
+    from tflens.quiet import import_tensorflow_quietly
+
+    with _reporting():
+        import_tensorflow_quietly()
+        from tflens.run import describe_galaxies, provenance
+
+        found = provenance()
+        for name, version in found["versions"].items():
+            print(f"{name:<24} {version}")
+        print(f"{'platform':<24} {found['machine']['platform']}")
+        print(f"{'devices':<24} {', '.join(found['machine']['processors'])}")
+        print(f"{'commit':<24} {found['commit'] or 'not a checkout'}")
+        galaxies = describe_galaxies()
+        print(f"{'galaxy model':<24} galaxies, version {galaxies['version']}")
+
+
+# Arguments of FitSettings, which cannot be asked here without loading TensorFlow; a test compares the two.
+_SETTINGS = (
+    "seed",
+    "starts",
+    "search_steps",
+    "survivors",
+    "polish_steps",
+    "chains",
+    "warmup",
+    "draws",
+    "supersampling",
+)
+
+
+def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, messages: Console) -> None:
+    from tflens.output import RESULTS
+    from tflens.quiet import import_tensorflow_quietly
+    from tflens.run import execute, prepare
+    from tflens.terminal import result_table, showing_progress, verdicts
+
+    def note(message: str) -> None:
+        messages.print(f"[yellow]note:[/] {escape(message)}", highlight=False, soft_wrap=True)
+
+    job = prepare(config, out, overwrite=overwrite, note=note)
+    messages.print(f"fitting {escape(repr(job.observation))}", highlight=False, soft_wrap=True)
+    if tensorboard:
+        messages.print(f"to watch: tensorboard --logdir {escape(str(job.folder))}", highlight=False, soft_wrap=True)
+    with showing_progress(messages) as monitor:
+        import_tensorflow_quietly()
+        fit = execute(job, tensorboard=tensorboard, monitor=monitor, note=note)
+    results = Console()
+    if not results.is_terminal:
+        results = Console(width=120)
+    results.print(result_table(fit))
+    for good, line in verdicts(fit.diagnostics()):
+        results.print(
+            f"{'[green]ok[/]  ' if good else '[yellow]look[/]'}  {escape(line)}", highlight=False, soft_wrap=True
+        )
+    messages.print(f"wrote {', '.join(RESULTS)} to {escape(str(job.folder))}", highlight=False, soft_wrap=True)
+
+
+def _refuse_other_options(context: typer.Context) -> None:
+    """With --config, an option that it already holds would be a contradiction."""
+    allowed = {"config", "file", "out", "overwrite", "tensorboard"}
+    given = [
+        name
+        for name in context.params
+        if name not in allowed and context.get_parameter_source(name).name == "COMMANDLINE"
+    ]
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise typer.BadParameter(f"{options} cannot be given with it, for it holds them", param_hint="--config")
+
+
+@contextmanager
+def _reporting() -> Iterator[Console]:
+    """Turns errors into one message and an exit code."""
+    messages = Console(stderr=True)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # those of libraries; ours come as notes
+            yield messages
+    except TflensError as error:
+        messages.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        messages.print("interrupted", highlight=False)
+        raise typer.Exit(130) from None

@@ -1,0 +1,179 @@
+"""What determines a run: input files, source model, settings; kept as JSON, from which the run can be repeated."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tflens import fits_io
+from tflens.errors import ObservationError, ParameterError
+from tflens.observation import Observation
+
+FORMAT, FORMAT_VERSION = "tflens.fit", 1
+SOURCES = ("neural", "sersic")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where the observation is read from.
+
+    Args:
+        file: a FITS file with all parts, or the file of the image alone.
+        image, noise, psf, mask: extensions of `file`, by name or number; `mask=None` uses every pixel.
+        noise_file, psf_file, mask_file: files of their own for these parts, `path` or `path[EXT]`.
+        pixel_scale: arcsec; None takes the header's.
+        sha256: of every file, filled in by `with_digests`.
+    """
+
+    file: str
+    image: str = "SCI"
+    noise: str = "ERR"
+    psf: str = "PSF"
+    mask: str | None = "MASK"
+    noise_file: str | None = None
+    psf_file: str | None = None
+    mask_file: str | None = None
+    pixel_scale: float | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self) -> Observation:
+        """The observation.
+
+        Raises:
+            ObservationError: as `Observation.from_fits`; or a file is not the one whose SHA-256 was recorded.
+        """
+        if self.sha256 and self.with_digests().sha256 != dict(self.sha256):
+            raise ObservationError(
+                f"{', '.join(str(path) for path in self._paths().values())}: the input must be the file that the "
+                "configuration was written for, but its SHA-256 differs. Give the original file, or fit without "
+                "--config."
+            )
+        if not (self.noise_file or self.psf_file or self.mask_file):
+            return Observation.from_fits(
+                self.file,
+                image=self.image,
+                noise=self.noise,
+                psf=self.psf,
+                mask=self.mask,
+                pixel_scale=self.pixel_scale,
+            )
+        return Observation.from_files(
+            image=self._part(self.image) or self.file,
+            noise=self.noise_file or f"{self.file}[{self.noise}]",
+            psf=self.psf_file or f"{self.file}[{self.psf}]",
+            mask=self.mask_file or (self.mask and self._part(self.mask)),
+            pixel_scale=self.pixel_scale,
+        )
+
+    def with_digests(self) -> "Input":
+        """The same input with absolute paths and the SHA-256 of every file.
+
+        Raises:
+            ObservationError: a file does not exist.
+        """
+        absolute = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
+        digests = {}
+        for name, path in self._paths().items():
+            if not path.is_file():
+                raise ObservationError(f"{path}: the FITS file does not exist. Check the path.")
+            digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return replace(self, **absolute, sha256=digests)
+
+    def _paths(self) -> dict[str, Path]:
+        return {name: path for name, (path, _) in self._parts().items()}
+
+    def _parts(self) -> dict[str, tuple[Path, str]]:
+        """Path and `[EXT]` of every file that is given."""
+        given = {name: getattr(self, name) for name in ("file", "noise_file", "psf_file", "mask_file")}
+        return {name: _split(value) for name, value in given.items() if value is not None}
+
+    def _part(self, extension: str) -> str | None:
+        """`file[EXT]` if the file has the extension."""
+        with fits_io.open_fits(Path(self.file)) as hdus:
+            found = fits_io.find_extension(hdus, Path(self.file), extension)
+        return None if found is None else f"{self.file}[{extension}]"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that determines a run.
+
+    Args:
+        input: where the observation is.
+        source: "neural" (a galaxy drawn by the shipped network) or "sersic".
+        settings: arguments of `tflens.inference.pipeline.FitSettings`; what is not given takes its default.
+        recorded: of a configuration that was read from a file: the model and the versions at that time.
+
+    Raises:
+        ParameterError: there is no such source.
+
+    Example:
+        >>> RunConfig(Input("lens.fits"), settings={"seed": 3}).source
+        'neural'
+    """
+
+    input: Input
+    source: str = "neural"
+    settings: Mapping[str, int] = field(default_factory=dict)
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ParameterError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}")
+
+    def with_file(self, file: str) -> "RunConfig":
+        """The same with the main file elsewhere; its SHA-256 must still be the recorded one."""
+        return replace(self, input=replace(self.input, file=file))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "input": asdict(self.input),
+            "source": self.source,
+            "settings": dict(self.settings),
+            **self.recorded,
+        }
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RunConfig":
+        """The configuration in the `config.json` of an output folder.
+
+        Raises:
+            ParameterError: the file is missing, is not readable JSON, or does not describe a fit.
+        """
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ParameterError(f"{path}: the configuration does not exist. Give DIR/config.json of a run.") from None
+        except (OSError, ValueError) as error:
+            raise ParameterError(f"{path}: the configuration must be readable JSON, but {error}.") from None
+        if not isinstance(content, dict) or (content.get("format"), content.get("format_version")) != (
+            FORMAT,
+            FORMAT_VERSION,
+        ):
+            raise ParameterError(
+                f'{path}: a configuration must have "format": "{FORMAT}" and "format_version": {FORMAT_VERSION}. '
+                "Give DIR/config.json of a run."
+            )
+        own = {"format", "format_version", *(item.name for item in fields(cls))}
+        try:
+            return cls(
+                input=Input(**content["input"]),
+                source=content["source"],
+                settings=dict(content["settings"]),
+                recorded={key: value for key, value in content.items() if key not in own},
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ParameterError(f"{path}: the configuration does not describe a fit ({error}).") from None
+
+
+def _split(file: str) -> tuple[Path, str]:
+    """A path and its `[EXT]`, "" if there is none; a file whose own name ends in brackets is taken at its word."""
+    match = re.fullmatch(r"(.+)(\[[^\[\]]+\])", file)
+    return (Path(file), "") if match is None or Path(file).exists() else (Path(match[1]), match[2])

@@ -1,0 +1,202 @@
+"""The output folder of a fit: what is in it, and how it is written."""
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from scipy.special import gamma, gammaincinv
+
+from tflens.errors import ParameterError
+from tflens.files import write_atomically
+
+# Most precious first: if the disk fills up, the draws are safe.
+RESULTS = (
+    "posterior.nc",
+    "config.json",
+    "summary.json",
+    "table.csv",
+    "best.fits",
+    "fit.png",
+    "fit.pdf",
+    "corner.png",
+    "trace.png",
+)
+EVENTS = "tensorboard"
+
+
+def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
+    """Makes the output folder, or makes sure that it may be written to; nothing in it is touched.
+
+    Raises:
+        ParameterError: it has content and `overwrite` is False, it is a file, or it cannot be written to.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     prepare_folder(parent + "/new").is_dir()
+        True
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ParameterError(f"{folder}: the output folder must be a folder, but it is a file. Choose another name.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not overwrite:
+            raise ParameterError(
+                f"{folder}: the output folder must be empty, but it has content. Choose another name, or allow to "
+                "replace the results of an earlier fit (--overwrite)."
+            )
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ParameterError(
+            f"{folder}: the output folder must be writable, but {error.strerror or error}. Choose another place."
+        ) from None
+    return folder
+
+
+def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes `RESULTS`, each whole or not at all, after removing those of an earlier fit.
+
+    Args:
+        fit: a `tflens.inference.pipeline.Fit`.
+        config: content of `config.json`.
+        folder: as `prepare_folder` returned it.
+
+    Raises:
+        ParameterError: a file cannot be written, e.g. on a full disk.
+    """
+    from tflens.plotting import corner_figure, fit_figure, trace_figure
+
+    writers: dict[str, Callable[[Path], Any]] = {
+        "posterior.nc": fit.posterior.save,
+        "config.json": lambda path: _write_json(path, config),
+        "summary.json": lambda path: _write_json(path, summary(fit)),
+        "table.csv": lambda path: _write_table(path, fit),
+        "best.fits": lambda path: best_images(fit).writeto(path, overwrite=True),
+        "fit.png": lambda path: fit_figure(fit).savefig(path, dpi=150),
+        "fit.pdf": lambda path: fit_figure(fit).savefig(path),
+        "corner.png": lambda path: corner_figure(fit.posterior).savefig(path, dpi=100),
+        "trace.png": lambda path: trace_figure(fit.posterior).savefig(path, dpi=100),
+    }
+    written = []
+    try:
+        for name in RESULTS:
+            (folder / name).unlink(missing_ok=True)
+        for name in RESULTS:
+            write_atomically(folder / name, writers[name])
+            written.append(folder / name)
+    except OSError as error:
+        raise ParameterError(
+            f"{folder}: {name} cannot be written ({error.strerror or error}). "
+            f"Written before it: {', '.join(path.name for path in written) or 'nothing'}."
+        ) from error
+    return written
+
+
+def summary(fit: Any) -> dict[str, Any]:
+    """Results in plain values: every row of the table, derived quantities, diagnostics, seconds of every stage."""
+    return {
+        "name": fit.observation.name,
+        "parameters": {row.name: _plain(asdict(row)) for row in fit.posterior.table()},
+        "derived": derived(fit),
+        "diagnostics": _plain(fit.diagnostics()),
+        "seconds": _plain(fit.seconds),
+    }
+
+
+def derived(fit: Any) -> dict[str, dict[str, Any]]:
+    """What follows from the parameters: flux of the source, and its magnification at the best point.
+
+    The flux is that of the whole source before lensing; the magnification divides the light of the arcs, in the
+    frame of the fit, by it.
+    """
+    names = [name for name in fit.posterior.names if name.startswith("source.")]
+    flux = source_flux({name: fit.posterior.draws(name) for name in names}, bool(fit.model.latent_dim))
+    low95, low, median, high, high95 = np.quantile(flux, [0.025, 0.16, 0.5, 0.84, 0.975])
+    best = {name: value.numpy() for name, value in fit.model.physical(fit.optimum.u[0]).items()}
+    best["source.amp"] = fit.best.amplitudes[fit.model.amplitude_names.index("source.amp")]
+    best_flux = float(source_flux(best, bool(fit.model.latent_dim)))
+    magnification = float(fit.best.lensed_source.sum()) / best_flux if best_flux > 0 else None
+    interval = {"median": median, "low": low, "high": high, "low95": low95, "high95": high95}
+    return {
+        "source.flux": {"unit": "counts/s", **_plain(interval)},
+        "source.magnification": {"unit": "", "best": magnification},
+    }
+
+
+def source_flux(values: dict[str, np.ndarray], neural: bool) -> np.ndarray:
+    """Total flux of the source, counts/s, from `source.*` parameters of any shape.
+
+    A neural source has unit flux, so its amplitude is the flux. A Sersic profile has
+    2 pi n R^2 e^b b^(-2n) Gamma(2n) times the brightness at R (Graham & Driver 2005, PASA 22, 118, eq. 4).
+
+    Example:
+        >>> disk = {"source.amp": 1.0, "source.R_sersic": 1.0, "source.n_sersic": 0.5}
+        >>> round(float(source_flux(disk, neural=False) / (2 * np.pi / np.log(2))), 6)  # a Gaussian: 2 pi sigma^2 peak
+        1.0
+    """
+    amp = np.asarray(values["source.amp"], np.float64)
+    if neural:
+        return amp
+    n, radius = (np.asarray(values[f"source.{name}"], np.float64) for name in ("n_sersic", "R_sersic"))
+    b = gammaincinv(2 * n, 0.5)
+    return amp * 2 * np.pi * n * radius**2 * np.exp(b) * b ** (-2 * n) * gamma(2 * n)
+
+
+def best_images(fit: Any) -> fits.HDUList:
+    """The best model in FITS extensions MODEL, LENS_LIGHT, LENSED_SOURCE, RESIDUAL (counts/s per pixel; the residual in
+    units of the noise, NaN where masked), and SOURCE (posterior mean before lensing, counts/s/arcsec^2).
+
+    The first four cover the frame of the fit, with its world coordinates if the image has any; keywords FRAME_X0 and
+    FRAME_Y0 tell its first pixel in the image, counted from 0. XCENTER and YCENTER are the middle, arcsec.
+    """
+    best, target = fit.best, fit.target
+    rows, columns = (part.indices(n) for part, n in zip(target.frame, fit.observation.image.shape, strict=True))
+    header = _grid_header(target.grid.pixel_scale, target.grid.center)
+    header["FRAME_X0"], header["FRAME_Y0"] = columns[0], rows[0]
+    if fit.observation.wcs is not None:
+        header.update(fit.observation.wcs.slice((slice(*rows), slice(*columns))).to_header())
+    frame = {
+        "MODEL": best.image,
+        "LENS_LIGHT": best.lens_light,
+        "LENSED_SOURCE": best.lensed_source,
+        "RESIDUAL": best.residual,
+    }
+    hdus = [fits.PrimaryHDU()]
+    hdus += [fits.ImageHDU(image.astype(np.float32), header.copy(), name) for name, image in frame.items()]
+    source = fit.posterior.data.predictions["source_mean"]
+    x, y = (source[f"{axis}_source"].to_numpy() for axis in "xy")
+    own = _grid_header(float(x[1] - x[0]), (float(x.mean()), float(y.mean())))
+    hdus.append(fits.ImageHDU(source.to_numpy().reshape(len(y), len(x)).astype(np.float32), own, "SOURCE"))
+    return fits.HDUList(hdus)
+
+
+def _grid_header(pixel_scale: float, center: tuple[float, float]) -> fits.Header:
+    header = fits.Header()
+    header["PIXSCALE"] = (pixel_scale, "arcsec/pixel")
+    header["XCENTER"], header["YCENTER"] = (round(center[0], 9), "arcsec"), (round(center[1], 9), "arcsec")
+    return header
+
+
+def _write_table(path: Path, fit: Any) -> None:
+    rows = [_plain(asdict(row)) for row in fit.posterior.table()]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Numbers of NumPy as Python's own; what is not finite has no place in JSON and becomes null."""
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in values.items()}
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in plain.items()}

@@ -1,0 +1,179 @@
+"""A fit on a terminal: progress while it runs, and the table of what came out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tflens.inference.pipeline import Fit
+    from tflens.inference.progress import Monitor, Status
+
+# As in tflens.inference.progress, which this module does without so that the command line starts quickly.
+_STAGES = ("look", "search", "polish", "warm-up", "sampling")
+
+
+@contextmanager
+def showing_progress(console: Console) -> "Iterator[Monitor]":
+    """A monitor of a fit for the console: bars with time left on a terminal, plain lines elsewhere."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = (
+        SpinnerColumn(finished_text=" "),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[live]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield _Bars(progress)
+
+
+def result_table(fit: "Fit") -> Table:
+    """Median and central 68 % of every parameter, with its convergence."""
+    from tflens.plotting import interval_decimals
+
+    table = Table(title=f"{fit.observation.name}: posterior median and central 68 %", title_justify="left")
+    for heading, justify in (
+        ("parameter", "left"),
+        ("median", "right"),
+        ("-", "right"),
+        ("+", "right"),
+        ("unit", "left"),
+        ("R-hat", "right"),
+        ("ESS", "right"),
+    ):
+        table.add_column(heading, justify=justify, no_wrap=True)
+    group = None
+    for row in fit.posterior.table():
+        if group not in (None, row.name.split(".")[0]):
+            table.add_section()
+        group = row.name.split(".")[0]
+        digits = interval_decimals(row.low, row.median, row.high)
+        table.add_row(
+            row.name,
+            f"{row.median:.{digits}f}",
+            f"{row.median - row.low:.{digits}f}",
+            f"{row.high - row.median:.{digits}f}",
+            row.unit,
+            f"{row.r_hat:.3f}",
+            f"{row.ess:.0f}",
+        )
+    return table
+
+
+def verdicts(diagnostics: dict[str, Any]) -> list[tuple[bool, str]]:
+    """What the diagnostics say, in words: whether each is as it should be, and a line about it.
+
+    The limits are those of Vehtari et al. 2021 (Bayesian Analysis 16, 667) for R-hat and effective sample size.
+
+    Example:
+        >>> sampler = {"max_r_hat": 1.2, "min_ess": 90.0, "acceptance": 0.8, "divergences": 0, "chains": 8, "draws": 50}
+        >>> image = {"chi2": 1.0, "chi2_arcs": 1.0, "arc_pixels": 99, "used_pixels": 900, "latent_norm": None}
+        >>> starts = {"starts_agreeing": 5, "starts_polished": 8, "bad_gradients": 0}
+        >>> verdicts(sampler | image | starts)[0]
+        (False, 'chains disagree: largest R-hat 1.200, should be below 1.01; take more --warmup and --draws')
+    """
+    d = diagnostics
+    lines = []
+
+    def judge(good: bool, if_good: str, if_bad: str) -> None:
+        lines.append((good, if_good if good else if_bad))
+
+    r_hat = f"largest R-hat {d['max_r_hat']:.3f}"
+    judge(
+        d["max_r_hat"] < 1.01,
+        f"chains agree: {r_hat} (below 1.01)",
+        f"chains disagree: {r_hat}, should be below 1.01; take more --warmup and --draws",
+    )
+    ess = f"smallest effective sample size {d['min_ess']:.0f} of {d['chains'] * d['draws']} draws"
+    judge(d["min_ess"] >= 400, f"enough draws: {ess}", f"few draws: {ess}, should be 400 or more; take more --draws")
+    acceptance = f"acceptance {d['acceptance']:.2f}, {d['divergences']} divergent transitions"
+    judge(
+        d["divergences"] == 0 and 0.5 < d["acceptance"] < 0.99,
+        f"sampler healthy: {acceptance}",
+        f"sampler strained: {acceptance}; intervals may be too narrow",
+    )
+    starts = f"{d['starts_agreeing']} of {d['starts_polished']} polished starts reached the best optimum"
+    judge(
+        d["starts_agreeing"] > 1 or d["starts_polished"] == 1,
+        starts,
+        f"only {starts}; a better one may have been missed, take more --starts",
+    )
+    chi2 = f"chi^2 per pixel {d['chi2']:.2f} over {d['used_pixels']} pixels"
+    if d["chi2_arcs"] is None:
+        lines.append((False, f"{chi2}; no arcs were found"))
+    else:
+        chi2 = f"chi^2 per pixel {d['chi2_arcs']:.2f} in the arcs ({d['arc_pixels']} pixels), {d['chi2']:.2f} in all"
+        judge(
+            d["chi2_arcs"] < 1.25,
+            f"arcs explained: {chi2}",
+            f"arcs not fully explained: {chi2}; the intervals do not include what the model lacks",
+        )
+    if d["latent_norm"] is not None:
+        norm = f"|u|^2 / D = {d['latent_norm']:.2f}"
+        judge(
+            d["latent_norm"] < 1.5,
+            f"source looks like a galaxy the network knows: {norm} (1 is typical)",
+            f"source unlike the galaxies the network knows: {norm}, 1 is typical",
+        )
+    if d["bad_gradients"]:
+        lines.append((False, f"{d['bad_gradients']} gradients were not finite and were skipped"))
+    return lines
+
+
+def live_values(status: "Status") -> str:
+    """Where the best point stands: chi^2 per pixel, and theta_E with its spread over starts or chains."""
+    if status.target is None:
+        return ""
+    text = f"chi^2 {status.chi2:.3g}"
+    radius = status.parameters.get("lens.theta_E")
+    if radius is not None:
+        text += f'   theta_E {radius[0]:.3f}" (all: {radius.min():.2f}-{radius.max():.2f})'
+    return text
+
+
+class _Bars:
+    """A bar for each stage; the next one shows as soon as the one before is done, for it compiles first."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+        self._begin("look")
+
+    def __call__(self, status: "Status") -> None:
+        self._begin(status.stage)
+        task = self._tasks[status.stage]
+        if status.fraction < (self._progress.tasks[task].completed or 0):
+            self._progress.reset(task)  # the polish runs more than once
+        self._progress.update(task, total=1.0, completed=status.fraction, live=live_values(status))
+        following = _STAGES.index(status.stage) + 1
+        if status.fraction >= 1 and following < len(_STAGES):
+            self._begin(_STAGES[following])
+
+    def _begin(self, stage: str) -> None:
+        if stage not in self._tasks:
+            name = "first look" if stage == "look" else stage
+            self._tasks[stage] = self._progress.add_task(name, total=None, live="preparing")
+
+
+class _Lines:
+    """A line at every quarter of a stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._told = ("", 0)
+
+    def __call__(self, status: "Status") -> None:
+        told = (status.stage, int(4 * status.fraction))
+        if told == self._told:
+            return
+        self._told = told
+        line = f"{status.stage:<10} {100 * status.fraction:3.0f} %   {live_values(status)}"
+        self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
