@@ -1,0 +1,64 @@
+"""The demo: fits the lens in `examples/demo`, prints truth against fit, writes the figures to `demo_output`.
+
+The same code as `tflens fit`; only the truth is added. `make demo` calls it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tflens.config import Input, RunConfig
+from tflens.quiet import import_tensorflow_quietly
+from tflens.run import execute, prepare
+from tflens.terminal import result_table, showing_progress, verdicts
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "demo_output"
+
+
+def main() -> None:
+    truth = json.loads((ROOT / "examples" / "demo" / "truth.json").read_text())["parameters"]
+    messages, results = Console(stderr=True), Console()
+    if not results.is_terminal:
+        results = Console(width=120)
+    config = RunConfig(input=Input(file=str(ROOT / "examples" / "demo" / "lens.fits")))
+    job = prepare(config, OUT, overwrite=True)
+    messages.print(f"fitting {job.observation!r}: a lens with theta_E = {truth['lens.theta_E']}, started blind")
+    with showing_progress(messages) as monitor:
+        import_tensorflow_quietly()
+        fit = execute(job, monitor=monitor)
+
+    from tflens.files import write_atomically
+    from tflens.plotting import corner_figure
+
+    figure = corner_figure(fit.posterior, truth)
+    write_atomically(OUT / "corner.png", lambda path: figure.savefig(path))
+    results.print(result_table(fit))
+    for good, line in verdicts(fit.diagnostics()):
+        results.print(f"{'ok  ' if good else 'look'}  {line}", highlight=False, soft_wrap=True)
+    rows = {row.name: row for row in fit.posterior.table()}
+    table = Table(title="truth against fit", title_justify="left")
+    for heading in ("parameter", "truth", "median", "95 % interval", "truth inside"):
+        table.add_column(heading, justify="left" if heading == "parameter" else "right", no_wrap=True)
+    outside = 0
+    for name, value in truth.items():
+        row = rows[name]
+        inside = row.low95 <= value <= row.high95
+        outside += not inside
+        interval = f"{row.low95:.4f} to {row.high95:.4f}"
+        table.add_row(name, f"{value:.4f}", f"{row.median:.4f}", interval, "yes" if inside else "NO")
+    results.print(table)
+    error = rows["lens.theta_E"].median / truth["lens.theta_E"] - 1
+    results.print(
+        f"theta_E: {error:+.2%} from the truth; {len(truth) - outside} of {len(truth)} mass parameters have the truth in "
+        f"their 95 % interval; {sum(fit.seconds.values()):.0f} s. Figures: {OUT.name}/fit.png, {OUT.name}/corner.png",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
