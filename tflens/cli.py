@@ -140,10 +140,10 @@ def fit(
     ] = 8,
     warmup: Annotated[
         int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.", rich_help_panel=_EFFORT)
-    ] = 480,
+    ] = 300,
     draws: Annotated[
         int, typer.Option(min=20, help="Steps of each chain that are kept.", rich_help_panel=_EFFORT)
-    ] = 500,
+    ] = 300,
     supersampling: Annotated[
         int, typer.Option(min=1, help="Samples along each side of a pixel.", rich_help_panel=_EFFORT)
     ] = 2,

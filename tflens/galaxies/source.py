@@ -243,7 +243,9 @@ _NETWORKS = {"encoder": Encoder, "decoder": Decoder, "flow": InverseAutoregressi
 
 def _find(name: str | Path, version: int | str | None) -> Path:
     package = Path(__file__).resolve().parents[1]
-    places = [Path(name), package / "saved_models" / name, package.parent / "saved_models" / name]
+    shipped = [package / "saved_models" / name, package.parent / "saved_models" / name]
+    # A bare name means a shipped model, whatever lies in the current folder; a path is written with a separator.
+    places = shipped if Path(name).name == str(name) else [Path(name)]
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
         raise SavedModelError(f"no galaxy model {str(name)!r}: looked for {', '.join(str(place) for place in places)}")

@@ -143,7 +143,7 @@ def smooth_noise(excess: np.ndarray) -> np.ndarray:
 
 def _fit_mask(observation: Observation, center: tuple[float, float], arc: float, excess: np.ndarray) -> np.ndarray:
     radius = _radius(observation, center)
-    disc = radius < 2.0 * arc + 0.5
+    disc = radius < 1.7 * arc + 0.4
     labels, count = ndimage.label(smooth_noise(excess) > 4.0)
     if count:
         # A neighbour is a detection that lies wholly outside the arcs' reach.

@@ -1,0 +1,318 @@
+"""From base space to the log posterior: round trips, laws of the prior, gradients, frames and masks."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_lens
+from scipy.stats import multivariate_normal, norm
+
+from tflens._tfp import tfd
+from tflens.errors import ParameterError
+from tflens.grid import PixelGrid
+from tflens.lens_layer import LensLayer
+from tflens.light import Sersic
+from tflens.mass import EPL
+from tflens.model import LensModel, LensTarget
+from tflens.observation import Observation
+
+
+def images(target: LensTarget, u: np.ndarray, amplitudes=tiny_lens.AMPLITUDES) -> np.ndarray:
+    return target.component_images(tf.constant(u[None]), tf.constant([amplitudes], tf.float64)).numpy()[0]
+
+
+class TestNames:
+    def test_order_is_mass_lens_light_source(self):
+        model = LensModel(source=Sersic())
+        labels = list(dict.fromkeys(name.split(".")[0] for name in model.names))
+        assert labels == ["lens", "shear", "light1", "light2", "source"]
+        assert model.names[:8] == (
+            *(f"lens.{name}" for name in ("theta_E", "gamma", "e1", "e2", "center_x", "center_y")),
+            *("shear.gamma1", "shear.gamma2"),
+        )
+        assert model.dim == model.physical_dim == len(model.names) == len(model.units) == 26
+        units = dict(zip(model.names, model.units, strict=True))
+        assert units["lens.theta_E"] == units["source.R_sersic"] == "arcsec"
+        assert units["lens.e2"] == units["shear.gamma1"] == units["light2.n_sersic"] == ""
+
+    def test_all_amplitudes_but_the_sky_are_positive(self):
+        model = LensModel(source=Sersic())
+        assert model.amplitude_names == ("light1.amp", "light2.amp", "source.amp", "sky.amp")
+        assert model.positive == (True, True, True, False)
+        bare = LensModel(lens_light=[], source=Sersic(), sky=False)
+        assert (bare.amplitude_names, bare.positive) == (("source.amp",), (True,))
+
+    def test_several_lenses_are_numbered(self):
+        model = LensModel(lens=[EPL(), EPL()], lens_light=[Sersic()], source=Sersic())
+        assert {name.split(".")[0] for name in model.names} == {"lens1", "lens2", "light", "source"}
+
+    def test_latents_come_last_and_have_no_names(self):
+        model = tiny_lens.model(tiny_lens.Blobs())
+        assert model.dim == len(model.names) + 3
+        u = tf.reshape(tf.range(2.0 * model.dim), [2, model.dim])
+        np.testing.assert_array_equal(model.latents(u), u[:, -3:])
+
+
+class TestPriors:
+    def test_base_is_the_inverse_of_physical(self):
+        model = tiny_lens.model()
+        u = np.random.default_rng(0).normal(size=(30, model.dim))
+        physical = {name: value.numpy() for name, value in model.physical(tf.constant(u)).items()}
+        assert tuple(physical) == model.names
+        back = [model.base({name: values[i] for name, values in physical.items()}) for i in range(len(u))]
+        np.testing.assert_allclose(back, u, rtol=0, atol=1e-10)
+
+    def test_what_is_not_given_stays_at_the_median(self):
+        model = tiny_lens.model(tiny_lens.Blobs())
+        u = model.base({"lens.theta_E": 2.0})
+        assert u[0] != 0
+        np.testing.assert_array_equal(u[1:], 0)
+        assert float(model.physical(tf.constant(u))["lens.theta_E"]) == pytest.approx(2.0, rel=1e-12)
+
+    @pytest.mark.parametrize("index", range(17))
+    def test_standard_normals_become_draws_of_the_prior(self, index):
+        # Change of variables: the normal density of u is the prior's at the parameter, times the Jacobian.
+        model = tiny_lens.model()
+        entry = model.entries[index]
+        u = np.zeros((4, model.dim))
+        u[:, entry.indices] = np.random.default_rng(index).normal(size=(4, len(entry.names)))
+        part = tf.constant(u[:, entry.indices])
+        with tf.GradientTape() as tape:
+            tape.watch(part)
+            full = tf.concat([tf.constant(u[:, : entry.start]), part, tf.constant(u[:, entry.indices.stop :])], 1)
+            physical = model.physical(full)
+            value = tf.stack([physical[name] for name in entry.names], -1)
+        jacobian = tape.batch_jacobian(value, part, experimental_use_pfor=False).numpy()
+        density = entry.prior.log_prob(value if len(entry.names) > 1 else value[..., 0])
+        expected = norm.logpdf(part.numpy()).sum(-1)
+        np.testing.assert_allclose(density + np.linalg.slogdet(jacobian)[1], expected, rtol=0, atol=1e-10)
+
+    def test_every_entry_is_covered_above(self):
+        assert len(tiny_lens.model().entries) == 17
+
+    def test_prior_can_be_replaced_by_a_distribution_or_a_factory(self):
+        priors = {
+            "lens.theta_E": tfd.Normal(np.float64(1.5), np.float64(0.1)),
+            "lens.gamma": lambda dtype: tfd.Normal(tf.constant(2.0, dtype), tf.constant(0.01, dtype)),
+            "lens.e1,e2": tfd.MultivariateNormalDiag(np.zeros(2), np.array([0.1, 0.2])),
+        }
+        model = tiny_lens.model(priors=priors)
+        physical = model.physical(tf.ones([1, model.dim], tf.float64))
+        found = [float(physical[f"lens.{name}"][0]) for name in ("theta_E", "gamma", "e1", "e2")]
+        np.testing.assert_allclose(found, [1.6, 2.01, 0.1, 0.2], rtol=1e-14)
+        assert len(priors) == 3  # the caller's dictionary is left alone
+
+    def test_prior_of_another_precision_serves(self):
+        model = tiny_lens.model(priors={"lens.theta_E": tfd.Uniform(0.5, 2.5)})
+        assert model.physical(tf.zeros([1, model.dim], tf.float64))["lens.theta_E"].numpy() == pytest.approx([1.5])
+
+    @pytest.mark.parametrize("name", ["lens.thetaE", "lens.e1", "sky.amp", "light1.R_sersic"])
+    def test_prior_of_an_unknown_parameter_is_refused(self, name):
+        with pytest.raises(ParameterError, match=rf"priors given for unknown parameter\(s\) \['{name}'\].*lens.e1,e2"):
+            tiny_lens.model(priors={name: tfd.Normal(0.0, 1.0)})
+
+    def test_unknown_value_is_refused(self):
+        with pytest.raises(ParameterError, match=r"unknown parameter\(s\) \['lens.theta'\].*lens.theta_E"):
+            tiny_lens.model().base({"lens.theta": 1.0})
+
+    def test_part_of_a_joint_parameter_is_refused(self):
+        with pytest.raises(ParameterError, match="share a prior: give all of them, not only.*lens.e2"):
+            tiny_lens.model().base({"lens.e2": 0.1})
+
+
+class TestLogProb:
+    @pytest.mark.parametrize("make", [tiny_lens.target, tiny_lens.latent_target])
+    def test_batch_equals_loop(self, make):
+        target = make()
+        u = 0.3 * np.random.default_rng(3).normal(size=(3, target.model.dim))
+        one_by_one = [target.log_prob(tf.constant(row[None])).numpy()[0] for row in u]
+        np.testing.assert_allclose(target.log_prob(tf.constant(u)), one_by_one, rtol=1e-12)
+
+    def test_gradient_equals_finite_differences(self):
+        target = tiny_lens.target()
+        u, step = tiny_lens.near_truth(1, 0.1), 1e-5
+        point = tf.constant(u)
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            value = target.log_prob(point)
+        gradient = tape.gradient(value, point).numpy()[0]
+        shifts = step * np.eye(target.model.dim)
+        ends = target.log_prob(tf.constant(np.concatenate([u + shifts, u - shifts]))).numpy().reshape(2, -1)
+        np.testing.assert_allclose(gradient, (ends[0] - ends[1]) / (2 * step), rtol=1e-5, atol=1e-5)
+
+    def test_gradient_is_finite_wherever_the_prior_reaches_in_float32(self):
+        target = LensTarget(tiny_lens.model(dtype="float32"), tiny_lens.observation())
+        u = tf.constant(np.random.default_rng(4).normal(size=(64, target.model.dim)), tf.float32)
+        u = tf.concat([u, 3 * u[:32], tf.zeros_like(u[:1])], 0)  # and beyond; and round, centred components
+        with tf.GradientTape() as tape:
+            tape.watch(u)
+            value = target.log_prob(u)
+        assert np.isfinite(value).all()
+        assert np.isfinite(tape.gradient(value, u)).all()
+
+    def test_prior_is_a_unit_normal(self):
+        u = tiny_lens.near_truth(3, 1.0)
+        target = tiny_lens.target()
+        difference = target.log_prob(tf.constant(u)) - target.log_likelihood(tf.constant(u))
+        np.testing.assert_allclose(difference, -0.5 * (u**2).sum(1), atol=1e-9)
+
+    def test_likelihood_is_the_marginal_of_a_gaussian(self):
+        # One positive amplitude and the sky: exact, by the covariance of all pixels and by conditioning on them.
+        model = LensModel(lens=[], lens_light=[Sersic()], dtype="float64")
+        observation = tiny_lens.blank(shape=(7, 9))
+        target = LensTarget(model, observation)
+        u = 0.3 * np.random.default_rng(5).normal(size=(2, model.dim))
+        data = (observation.image / observation.noise).ravel()
+        scale = max(10.0, np.linalg.norm(data))
+        for design, found in zip(target.design(tf.constant(u)).numpy(), target.log_likelihood(tf.constant(u)), strict=True):
+            unit = design / np.linalg.norm(design, axis=1, keepdims=True)
+            covariance = np.eye(data.size) + scale**2 * unit.T @ unit
+            free = multivariate_normal.logpdf(data, cov=covariance) + data.size / 2 * np.log(2 * np.pi)
+            gain = scale**2 * unit @ np.linalg.inv(covariance)
+            mean, variance = gain @ data, scale**2 * np.eye(2) - gain @ unit.T * scale**2
+            positive = norm.logcdf(mean[0] / np.sqrt(variance[0, 0])) + np.log(2)
+            np.testing.assert_allclose(found, free + positive, rtol=1e-9)
+
+
+class TestLinearize:
+    @pytest.mark.parametrize("make", [tiny_lens.target, tiny_lens.latent_target])
+    def test_equals_reverse_mode_in_random_directions(self, make):
+        target = make()
+        u = tf.constant(0.2 * np.random.default_rng(6).normal(size=target.model.dim))
+        design, tangents = target.linearize(u)
+        assert tangents.shape == (target.model.dim, *design.shape)
+        np.testing.assert_allclose(design, target.design(u[None])[0], rtol=1e-12)
+        rng = np.random.default_rng(7)
+        for _ in range(3):
+            cotangent = tf.constant(rng.normal(size=design.shape))
+            with tf.GradientTape() as tape:
+                tape.watch(u)
+                value = tf.reduce_sum(target.design(u[None])[0] * cotangent)
+            expected = tape.gradient(value, u).numpy()
+            found = tf.einsum("kcp,cp->k", tangents, cotangent).numpy()
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+    def test_latents_move_the_source_alone(self):
+        target = tiny_lens.latent_target()
+        _, tangents = target.linearize(tf.zeros([target.model.dim], tf.float64))
+        latents = tangents.numpy()[target.model.physical_dim :]
+        source = target.model.amplitude_names.index("source.amp")
+        assert (np.abs(latents[:, source]).max(-1) > 0).all()
+        np.testing.assert_array_equal(np.delete(latents, source, axis=1), 0)
+
+
+class TestEvaluate:
+    def test_parts_add_up(self):
+        target, u = tiny_lens.target(), tiny_lens.near_truth(1, 0.05)[0]
+        best = target.evaluate(u)
+        parts = images(target, u, best.amplitudes)
+        np.testing.assert_allclose(best.lensed_source, parts[1], rtol=1e-12)
+        np.testing.assert_allclose(best.lens_light, parts[0] + parts[2], rtol=1e-12)
+        np.testing.assert_allclose(best.image, best.lens_light + best.lensed_source, rtol=1e-12)
+        np.testing.assert_allclose(best.residual, (target.image - best.image) / target.noise, rtol=1e-10, atol=1e-10)
+        assert best.chi2 == pytest.approx(np.mean(best.residual**2), rel=1e-12)
+
+    def test_truth_is_recovered_without_noise(self):
+        best = tiny_lens.target(noisy=False).evaluate(tiny_lens.truth())
+        # The prior of the amplitudes, wider than the data by the signal-to-noise, pulls by about 1e-6.
+        np.testing.assert_allclose(best.amplitudes, tiny_lens.AMPLITUDES, rtol=1e-4)
+        assert best.chi2 < 1e-6
+
+    def test_image_is_that_of_the_layer(self):
+        u = tiny_lens.truth()
+        layer = LensLayer(
+            tiny_lens.grid(),
+            *[tiny_lens.model().lens, [Sersic()], [Sersic()]],
+            psf=tiny_lens.PSF,
+            dtype="float64",
+        )
+        values = tiny_lens.TRUTH | tiny_lens.SERSIC_SOURCE
+
+        def of(label):
+            return {name.split(".")[1]: value for name, value in values.items() if name.startswith(label + ".")}
+
+        light, source, sky = tiny_lens.AMPLITUDES
+        expected = layer(
+            {
+                "mass": [of("lens"), of("shear")],
+                "lens_light": [of("light") | {"amp": light}],
+                "source": [of("source") | {"amp": source}],
+            }
+        )
+        np.testing.assert_allclose(images(tiny_lens.target(), u).sum(0), expected + sky, rtol=1e-10)
+
+
+class TestPixels:
+    def test_frame_cuts_the_same_image(self):
+        frame = (slice(3, 17), slice(5, 24))
+        observation = tiny_lens.blank(psf=tiny_lens.DELTA)
+        whole = LensTarget(tiny_lens.model(), observation)
+        part = LensTarget(tiny_lens.model(), observation, frame)
+        u = tiny_lens.near_truth(1, 0.1)[0]
+        assert part.mask.shape == (14, 19)
+        np.testing.assert_allclose(images(part, u), images(whole, u)[:, *frame], rtol=1e-10, atol=1e-13)
+
+    def test_supersampling_is_the_sum_over_finer_pixels(self):
+        u = tiny_lens.near_truth(1, 0.1)[0]
+        coarse = LensTarget(tiny_lens.model(), tiny_lens.blank(tiny_lens.DELTA, (9, 12), 0.3), supersampling=3)
+        fine = LensTarget(tiny_lens.model(), tiny_lens.blank(tiny_lens.DELTA, (27, 36), 0.1))
+        binned = images(fine, u)[:2].reshape(2, 9, 3, 12, 3).sum((2, 4))
+        np.testing.assert_allclose(images(coarse, u)[:2], binned, rtol=1e-10)
+
+    def test_component_lies_where_its_coordinates_say(self):
+        model = LensModel(lens=[], lens_light=[Sersic()], dtype="float64")
+        observation = tiny_lens.blank(psf=tiny_lens.DELTA)
+        grid = PixelGrid(observation.image.shape, observation.pixel_scale)
+        x, y = grid.coordinates()
+        u = model.base({"light.center_x": x[0, 19], "light.center_y": y[4, 0]})
+        light = images(LensTarget(model, observation), u, (1.0, 0.0))[0]
+        assert np.unravel_index(light.argmax(), light.shape) == (4, 19)
+        np.testing.assert_allclose(light[:9, 15:24], light[:9, 15:24][::-1, ::-1], rtol=1e-10)
+
+    def test_masked_pixels_of_the_observation_do_not_count(self):
+        observation, u = tiny_lens.observation(), tf.constant(tiny_lens.near_truth(2, 0.1))
+        mask = np.random.default_rng(8).random(tiny_lens.SHAPE) < 0.8
+        spoiled = np.where(mask, observation.image, 1e3)
+        values = [
+            LensTarget(tiny_lens.model(), Observation(image, observation.noise, tiny_lens.PSF, 0.15, mask=mask))
+            for image in (observation.image, spoiled)
+        ]
+        np.testing.assert_array_equal(values[0].log_prob(u), values[1].log_prob(u))
+        assert np.isnan(values[1].evaluate(u.numpy()[0]).residual[~mask]).all()
+
+    def test_unused_pixels_do_not_count(self):
+        observation, u = tiny_lens.observation(), tf.constant(tiny_lens.near_truth(2, 0.1))
+        mask = np.random.default_rng(9).random(tiny_lens.SHAPE) < 0.8
+        # Turned in sign: the width of the amplitudes' prior, which is taken from the whole image, stays.
+        turned = np.where(mask, observation.image, -observation.image)
+        targets = [
+            LensTarget(tiny_lens.model(), Observation(image, observation.noise, tiny_lens.PSF, 0.15))
+            for image in (observation.image, turned)
+        ]
+        assert np.abs(targets[0].log_prob(u) - targets[1].log_prob(u)).min() > 100
+        for target in targets:
+            target.use(mask)
+        np.testing.assert_array_equal(targets[0].log_prob(u), targets[1].log_prob(u))
+
+    def test_a_new_mask_counts_at_once_and_compiles_nothing(self):
+        target = LensTarget(tiny_lens.model(), tiny_lens.observation())
+        score = tf.function(target.log_prob, autograph=False)
+        u = tf.constant(tiny_lens.near_truth(2, 0.1))
+        before = score(u).numpy()
+        mask = np.ones(tiny_lens.SHAPE, bool)
+        mask[:8, 4:] = False
+        target.use(mask)
+        assert np.abs(score(u) - before).min() > 1
+        np.testing.assert_allclose(score(u), target.log_prob(u), rtol=1e-12)
+        target.use(np.ones(tiny_lens.SHAPE, bool))
+        np.testing.assert_array_equal(score(u), before)
+        assert score.experimental_get_tracing_count() == 1
+
+    def test_mask_must_fit(self):
+        mask = np.ones(tiny_lens.SHAPE, bool)
+        mask[2, 3] = False
+        target = LensTarget(tiny_lens.model(), tiny_lens.observation().with_mask(mask))
+        with pytest.raises(ParameterError, match=r"must have shape \(20, 24\).*got shape \(24, 20\)"):
+            target.use(mask.T)
+        with pytest.raises(ParameterError, match="use only pixels that the observation uses"):
+            target.use(np.ones(tiny_lens.SHAPE, bool))
+        np.testing.assert_array_equal(target.mask, mask)
