@@ -20,6 +20,23 @@ def images(target: LensTarget, u: np.ndarray, amplitudes=tiny_lens.AMPLITUDES) -
     return target.component_images(tf.constant(u[None]), tf.constant([amplitudes], tf.float64)).numpy()[0]
 
 
+# Masks ask nothing of the mass, without which XLA has little to compile.
+LIGHT = {name: value for name, value in tiny_lens.TRUTH.items() if name.startswith("light.")}
+
+
+def unlensed() -> LensModel:
+    return LensModel(lens=[], lens_light=[Sersic()], source=Sersic(), dtype="float64")
+
+
+def unlensed_points() -> tf.Tensor:
+    at_truth = unlensed().base(LIGHT)
+    return tf.constant(np.stack([at_truth, at_truth + 0.1]))
+
+
+def noiseless() -> LensTarget:
+    return tiny_lens.target(noisy=False)
+
+
 class TestNames:
     def test_order_is_mass_lens_light_source(self):
         model = LensModel(source=Sersic())
@@ -76,7 +93,7 @@ class TestPriors:
         u = np.zeros((4, model.dim))
         u[:, entry.indices] = np.random.default_rng(index).normal(size=(4, len(entry.names)))
         part = tf.constant(u[:, entry.indices])
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(part)
             full = tf.concat([tf.constant(u[:, : entry.start]), part, tf.constant(u[:, entry.indices.stop :])], 1)
             physical = model.physical(full)
@@ -115,7 +132,7 @@ class TestPriors:
             tiny_lens.model().base({"lens.theta": 1.0})
 
     def test_part_of_a_joint_parameter_is_refused(self):
-        with pytest.raises(ParameterError, match="share a prior: give all of them, not only.*lens.e2"):
+        with pytest.raises(ParameterError, match=r"share a prior: give all of them, not only.*lens\.e2"):
             tiny_lens.model().base({"lens.e2": 0.1})
 
 
@@ -163,7 +180,9 @@ class TestLogProb:
         u = 0.3 * np.random.default_rng(5).normal(size=(2, model.dim))
         data = (observation.image / observation.noise).ravel()
         scale = max(10.0, np.linalg.norm(data))
-        for design, found in zip(target.design(tf.constant(u)).numpy(), target.log_likelihood(tf.constant(u)), strict=True):
+        for design, found in zip(
+            target.design(tf.constant(u)).numpy(), target.log_likelihood(tf.constant(u)), strict=True
+        ):
             unit = design / np.linalg.norm(design, axis=1, keepdims=True)
             covariance = np.eye(data.size) + scale**2 * unit.T @ unit
             free = multivariate_normal.logpdf(data, cov=covariance) + data.size / 2 * np.log(2 * np.pi)
@@ -174,7 +193,7 @@ class TestLogProb:
 
 
 class TestLinearize:
-    @pytest.mark.parametrize("make", [tiny_lens.target, tiny_lens.latent_target])
+    @pytest.mark.parametrize("make", [noiseless, tiny_lens.latent_target])
     def test_equals_reverse_mode_in_random_directions(self, make):
         target = make()
         u = tf.constant(0.2 * np.random.default_rng(6).normal(size=target.model.dim))
@@ -212,16 +231,20 @@ class TestEvaluate:
         assert best.chi2 == pytest.approx(np.mean(best.residual**2), rel=1e-12)
 
     def test_truth_is_recovered_without_noise(self):
-        best = tiny_lens.target(noisy=False).evaluate(tiny_lens.truth())
-        # The prior of the amplitudes, wider than the data by the signal-to-noise, pulls by about 1e-6.
-        np.testing.assert_allclose(best.amplitudes, tiny_lens.AMPLITUDES, rtol=1e-4)
-        assert best.chi2 < 1e-6
+        target, u = tiny_lens.target(noisy=False), tiny_lens.truth()
+        best = target.evaluate(u)
+        sigma = np.sqrt(np.diag(target.linear(tf.constant(u[None])).covariance.numpy()[0]))
+        # The amplitudes have a wide prior, which pulls a little.
+        np.testing.assert_allclose((best.amplitudes - tiny_lens.AMPLITUDES) / sigma, 0, atol=0.02)
+        assert best.chi2 < 1e-5
 
     def test_image_is_that_of_the_layer(self):
         u = tiny_lens.truth()
         layer = LensLayer(
             tiny_lens.grid(),
-            *[tiny_lens.model().lens, [Sersic()], [Sersic()]],
+            tiny_lens.model().lens,
+            [Sersic()],
+            [Sersic()],
             psf=tiny_lens.PSF,
             dtype="float64",
         )
@@ -269,23 +292,23 @@ class TestPixels:
         np.testing.assert_allclose(light[:9, 15:24], light[:9, 15:24][::-1, ::-1], rtol=1e-10)
 
     def test_masked_pixels_of_the_observation_do_not_count(self):
-        observation, u = tiny_lens.observation(), tf.constant(tiny_lens.near_truth(2, 0.1))
+        observation, u = tiny_lens.observation(), unlensed_points()
         mask = np.random.default_rng(8).random(tiny_lens.SHAPE) < 0.8
         spoiled = np.where(mask, observation.image, 1e3)
         values = [
-            LensTarget(tiny_lens.model(), Observation(image, observation.noise, tiny_lens.PSF, 0.15, mask=mask))
+            LensTarget(unlensed(), Observation(image, observation.noise, tiny_lens.PSF, 0.15, mask=mask))
             for image in (observation.image, spoiled)
         ]
         np.testing.assert_array_equal(values[0].log_prob(u), values[1].log_prob(u))
         assert np.isnan(values[1].evaluate(u.numpy()[0]).residual[~mask]).all()
 
     def test_unused_pixels_do_not_count(self):
-        observation, u = tiny_lens.observation(), tf.constant(tiny_lens.near_truth(2, 0.1))
+        observation, u = tiny_lens.observation(), unlensed_points()
         mask = np.random.default_rng(9).random(tiny_lens.SHAPE) < 0.8
         # Turned in sign: the width of the amplitudes' prior, which is taken from the whole image, stays.
         turned = np.where(mask, observation.image, -observation.image)
         targets = [
-            LensTarget(tiny_lens.model(), Observation(image, observation.noise, tiny_lens.PSF, 0.15))
+            LensTarget(unlensed(), Observation(image, observation.noise, tiny_lens.PSF, 0.15))
             for image in (observation.image, turned)
         ]
         assert np.abs(targets[0].log_prob(u) - targets[1].log_prob(u)).min() > 100
@@ -294,9 +317,9 @@ class TestPixels:
         np.testing.assert_array_equal(targets[0].log_prob(u), targets[1].log_prob(u))
 
     def test_a_new_mask_counts_at_once_and_compiles_nothing(self):
-        target = LensTarget(tiny_lens.model(), tiny_lens.observation())
+        target = LensTarget(unlensed(), tiny_lens.observation())
         score = tf.function(target.log_prob, autograph=False)
-        u = tf.constant(tiny_lens.near_truth(2, 0.1))
+        u = unlensed_points()
         before = score(u).numpy()
         mask = np.ones(tiny_lens.SHAPE, bool)
         mask[:8, 4:] = False

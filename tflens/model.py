@@ -211,7 +211,12 @@ class LensTarget:
         supersampling: samples along each side of a pixel.
 
     Example:
-        See `tests/test_model.py`.
+        >>> rng = np.random.default_rng(0)
+        >>> psf = np.ones((1, 1))
+        >>> observation = Observation(rng.normal(size=(8, 10)), np.ones((8, 10)), psf, pixel_scale=0.2)
+        >>> target = LensTarget(LensModel(lens_light=[Sersic()], source=Sersic()), observation)
+        >>> target.log_prob(tf.zeros([3, target.model.dim])).shape
+        TensorShape([3])
     """
 
     def __init__(
@@ -235,7 +240,7 @@ class LensTarget:
         self._data = tf.Variable(np.zeros(self.image.size), dtype=model.dtype, trainable=False)
         # A component brighter than the whole image in signal-to-noise is what the data rule out, and no more.
         usable = observation.mask[self.frame]
-        self._prior_scale = float(max(10.0, np.linalg.norm(self.image[usable] / self.noise[usable])))
+        self.prior_scale = float(max(10.0, np.linalg.norm(self.image[usable] / self.noise[usable])))
         self.use(usable)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
         self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
@@ -302,7 +307,7 @@ class LensTarget:
 
     def solve(self, design: tf.Tensor) -> LinearSolution:
         """Amplitudes in closed form for a given `design`."""
-        return marginalize(design, self._data, self._prior_scale, self.model.positive)
+        return marginalize(design, self._data, self.prior_scale, self.model.positive)
 
     def log_likelihood(self, u: tf.Tensor) -> tf.Tensor:
         """Log marginal likelihood `[batch]`, without the constant of the noise's normalisation."""

@@ -71,8 +71,12 @@ def find_center(observation: Observation) -> tuple[float, float]:
     width = min(observation.grid.shape) * observation.grid.pixel_scale / 6
     weighted = smooth * np.exp(-(x**2 + y**2) / (2 * width**2)) * observation.mask
     row, column = np.unravel_index(np.argmax(weighted), weighted.shape)
-    rows = slice(max(0, row - 2), row + 3)
-    columns = slice(max(0, column - 2), column + 3)
+    # The weight has moved the peak towards the middle: climb back to where the light itself peaks.
+    for _ in range(3):
+        rows, columns = slice(max(0, row - 2), row + 3), slice(max(0, column - 2), column + 3)
+        peak = np.unravel_index(np.argmax(smooth[rows, columns]), smooth[rows, columns].shape)
+        row, column = rows.start + peak[0], columns.start + peak[1]
+    rows, columns = slice(max(0, row - 2), row + 3), slice(max(0, column - 2), column + 3)
     core = smooth[rows, columns]
     core = core - core.min()
     if core.sum() <= 0:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tflens.linear import positivity_residual
+from tflens.linear import LinearSolution, positivity_residual
 from tflens.model import LensTarget
 
 LogProb = Callable[[tf.Tensor], tf.Tensor]
@@ -89,11 +89,14 @@ def levenberg_marquardt_step(target: LensTarget, state: LMState) -> LMState:
 
     def one(state: LMState) -> LMState:
         system = gauss_newton(target, state.u)
-        # Three dampings are tried at once: a step is cheap beside its Jacobian.
+        # A lane that is not finite stays where it is: a solver must not fail for all lanes because of it.
+        finite = tf.reduce_all(tf.math.is_finite(system.curvature)) & tf.reduce_all(tf.math.is_finite(system.gradient))
+        curvature = tf.where(finite, system.curvature, tf.eye(tf.shape(state.u)[0], dtype=state.u.dtype))
+        gradient = tf.where(finite, system.gradient, 0.0)
+        # Four dampings are tried at once: a step is cheap beside its Jacobian.
         dampings = state.damping * tf.constant([0.1, 1.0, 10.0, 100.0], state.u.dtype)
-        diagonal = tf.linalg.diag_part(system.curvature)
-        damped = system.curvature + tf.linalg.diag(dampings[:, None] * diagonal)
-        delta = tf.linalg.solve(damped, tf.repeat(system.gradient[None, :, None], 4, axis=0))[..., 0]
+        damped = curvature + tf.linalg.diag(dampings[:, None] * tf.linalg.diag_part(curvature))
+        delta = tf.linalg.solve(damped, tf.repeat(gradient[None, :, None], 4, axis=0))[..., 0]
         trial = state.u - delta
         objective = least_squares_objective(target, trial)
         objective = tf.where(tf.math.is_finite(objective), objective, float("inf"))
@@ -123,12 +126,11 @@ def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
     solution = target.solve(design)
     amplitudes, residual = solution.mean, solution.residual
     shift = tf.einsum("kcp,c->kp", tangents, amplitudes)
-    # Derivative of the amplitudes that solve the normal equations, when the design moves.
-    change = tf.einsum("kcp,p->kc", tangents, residual) - tf.einsum("kp,cp->kc", shift, design)
-    amplitude_tangents = tf.einsum("cd,kd->kc", solution.covariance, change)
+    amplitude_tangents, sigma_tangents = _solution_tangents(design, tangents, solution, shift, target.prior_scale)
     jacobian = -(shift + tf.matmul(amplitude_tangents, design))
     rho, slope = positivity_residual(solution, target.model.positive)
-    rho_jacobian = amplitude_tangents * slope
+    # rho depends on mean / sigma, and both move with the design.
+    rho_jacobian = (amplitude_tangents - amplitudes * sigma_tangents) * slope
     dim = tf.shape(u)[0]
     curvature = (
         tf.matmul(jacobian, jacobian, transpose_b=True)
@@ -137,6 +139,30 @@ def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
     )
     gradient = tf.linalg.matvec(jacobian, residual) + tf.linalg.matvec(rho_jacobian, rho) + u
     return GaussNewton(curvature, gradient, _objective(residual, rho, u))
+
+
+def _solution_tangents(
+    design: tf.Tensor, tangents: tf.Tensor, solution: LinearSolution, shift: tf.Tensor, prior_scale: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """How the solution of the normal equations moves with the design: tangents of the mean, and of log sigma,
+    `[dim, components]` each. The small matrices are in float64, as in `tflens.linear`."""
+    dtype = design.dtype
+    overlap, covariance, mean, projected = (
+        tf.cast(value, tf.float64)
+        for value in (
+            tf.einsum("kcp,dp->kcd", tangents, design),
+            solution.covariance,
+            solution.mean,
+            tf.einsum("kcp,p->kc", tangents, solution.residual) - tf.einsum("kp,cp->kc", shift, design),
+        )
+    )
+    # The amplitudes' prior is in units of the design's norm, so it moves too.
+    prior = 2 * tf.linalg.diag_part(overlap) / tf.constant(prior_scale, tf.float64) ** 2
+    mean_tangents = tf.einsum("cd,kd->kc", covariance, projected - prior * mean)
+    precision_tangents = overlap + tf.linalg.matrix_transpose(overlap) + tf.linalg.diag(prior)
+    variance_tangents = -tf.einsum("ic,kcd,di->ki", covariance, precision_tangents, covariance)
+    sigma_tangents = variance_tangents / (2 * tf.linalg.diag_part(covariance))
+    return tf.cast(mean_tangents, dtype), tf.cast(sigma_tangents, dtype)
 
 
 def least_squares_objective(target: LensTarget, u: tf.Tensor) -> tf.Tensor:

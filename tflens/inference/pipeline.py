@@ -212,7 +212,8 @@ def find_neighbours(target: LensTarget, u: np.ndarray) -> np.ndarray:
         blob = labels == label
         if radius[blob].min() > 1.25 * values["lens.theta_E"] and (best.lensed_source[blob] < target.noise[blob]).all():
             found |= ndimage.binary_dilation(blob, iterations=3)
-    return found & target.mask
+    # The margin around a neighbour must not eat into arcs that pass close by.
+    return found & target.mask & (best.lensed_source < target.noise)
 
 
 class _Clock:

@@ -1,0 +1,135 @@
+"""The sampler on densities whose moments are known."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tflens.inference import hmc
+
+MEAN = np.array([1.0, -2.0, 0.5])
+COVARIANCE = np.array([[1.0, 0.95, 0.0], [0.95, 1.0, 0.3], [0.0, 0.3, 4.0]]) * np.outer([1, 10, 0.1], [1, 10, 0.1])
+COVARIANCE[0, 2] = COVARIANCE[2, 0] = 0.02
+PRECISION = np.linalg.inv(COVARIANCE)
+
+
+def gaussian(u):
+    delta = u - tf.constant(MEAN, u.dtype)
+    return -0.5 * tf.einsum("ni,ij,nj->n", delta, tf.constant(PRECISION, u.dtype), delta)
+
+
+def fisher(points):
+    return np.repeat(PRECISION[None], len(points), 0)
+
+
+def identity(points):
+    return np.repeat(np.eye(points.shape[1])[None], len(points), 0)
+
+
+@functools.cache
+def long_run() -> tuple[hmc.Chains, list]:
+    heard = []
+    chains = hmc.sample(
+        gaussian,
+        MEAN + 0.3,
+        fisher,
+        chains=6,
+        warmup=120,
+        draws=410,
+        seed=3,
+        progress=lambda *told: heard.append(told),
+    )
+    return chains, heard
+
+
+def short_run(seed: int) -> hmc.Chains:
+    return hmc.sample(gaussian, MEAN, fisher, chains=2, warmup=60, draws=20, seed=seed)
+
+
+class TestGaussian:
+    def test_moments_within_monte_carlo_error(self):
+        import arviz as az
+
+        u = long_run()[0].u
+        for i in range(3):
+            ess = float(az.ess(u[..., i]))
+            assert ess > 500
+            error = np.sqrt(COVARIANCE[i, i] / ess)
+            assert abs(u[..., i].mean() - MEAN[i]) < 4 * error
+            # The variance of a Gaussian's sample variance is 2 sigma^4 / ESS, its ESS that of the squares.
+            squares = (u[..., i] - MEAN[i]) ** 2
+            ess_square = float(az.ess(squares))
+            assert abs(squares.mean() / COVARIANCE[i, i] - 1) < 4 * np.sqrt(2 / ess_square)
+            assert float(az.rhat(u[..., i])) < 1.02
+        whitened = (u.reshape(-1, 3) - MEAN) @ np.linalg.cholesky(PRECISION)
+        np.testing.assert_allclose(np.cov(whitened.T), np.eye(3), atol=4 * np.sqrt(2 / 500))
+
+    def test_shapes_and_acceptance(self):
+        chains, _ = long_run()
+        assert chains.u.shape == (6, 410, 3)
+        assert chains.log_prob.shape == chains.acceptance.shape == chains.diverging.shape == (6, 410)
+        assert chains.u.dtype == np.float64
+        assert 0.7 < chains.acceptance.mean() < 0.99
+        assert (chains.acceptance >= 0).all()
+        assert (chains.acceptance <= 1).all()
+        assert not chains.diverging.any()
+        assert 0 < chains.step_size < 2  # leapfrog is unstable beyond 2 in whitened units
+        assert 1 <= chains.leapfrog_steps <= 32
+        assert chains.gradients > 6 * (120 + 410)
+
+    def test_density_is_that_of_the_draws(self):
+        chains, _ = long_run()
+        expected = gaussian(tf.constant(chains.u.reshape(-1, 3))).numpy().reshape(6, 410)
+        np.testing.assert_allclose(chains.log_prob, expected, rtol=1e-10, atol=1e-10)
+
+    def test_progress_never_runs_backwards(self):
+        _, heard = long_run()
+        assert list(dict.fromkeys(stage for stage, _, _ in heard)) == ["warm-up", "sampling"]
+        for name in ("warm-up", "sampling"):
+            fractions = [fraction for stage, fraction, _ in heard if stage == name]
+            assert fractions == sorted(fractions)
+            assert fractions[0] > 0
+            assert fractions[-1] == 1.0
+        assert all(points.shape == (6, 3) and np.isfinite(points).all() for _, _, points in heard)
+
+
+class TestSeed:
+    def test_same_seed_same_draws_another_seed_others(self):
+        first, again, other = short_run(1), short_run(1), short_run(2)
+        np.testing.assert_array_equal(first.u, again.u)
+        np.testing.assert_array_equal(first.acceptance, again.acceptance)
+        assert (first.u != other.u).all()
+
+
+class TestHardDensities:
+    @staticmethod
+    def cliff(u):
+        # A unit Gaussian that falls off a cliff right of 1.
+        fall = tf.where(u[:, 0] > 1, tf.constant(1e5, u.dtype), tf.constant(0, u.dtype))
+        return -0.5 * tf.reduce_sum(u**2, -1) - fall
+
+    def test_divergences_are_counted_where_the_density_falls_off_a_cliff(self):
+        chains = hmc.sample(self.cliff, np.zeros(2), identity, chains=4, warmup=60, draws=60)
+        assert chains.diverging.any()
+        assert (chains.acceptance[chains.diverging] == 0).all()
+        assert (chains.u[..., 0] <= 1).all()
+        assert np.isfinite(chains.u).all()
+
+    @pytest.mark.parametrize("outside", [-np.inf, np.nan])
+    def test_no_draw_lies_where_the_density_is_not_finite(self, outside):
+        def walled(u):
+            inside = u[:, 0] < 1
+            return tf.where(inside, -0.5 * tf.reduce_sum(u**2, -1), tf.constant(outside, u.dtype))
+
+        chains = hmc.sample(walled, np.zeros(2), identity, chains=4, warmup=60, draws=60)
+        assert (chains.u[..., 0] < 1).all()
+        assert np.isfinite(chains.log_prob).all()
+        assert np.isfinite(chains.acceptance).all()
+        assert chains.diverging.any()
+
+    def test_float32_stays_float32(self):
+        center = np.zeros(2, np.float32)
+        chains = hmc.sample(lambda u: -0.5 * tf.reduce_sum(u**2, -1), center, identity, chains=2, warmup=60, draws=25)
+        assert chains.u.dtype == np.float32
+        assert chains.u.shape == (2, 25, 2)
