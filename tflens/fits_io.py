@@ -5,7 +5,6 @@ Everything astropy has to say about a damaged file becomes one `ObservationError
 
 import gzip
 import io
-import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from tflens.errors import ObservationError
+from tflens.files import write_atomically
 
 SQUARE_TOLERANCE = 0.01
 
@@ -187,8 +187,8 @@ def reference_cards(*headers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_atomically(hdus: fits.HDUList, path: Path, *, overwrite: bool) -> None:
-    """Write under a temporary name in the same directory, then rename: a reader sees the whole file or none.
+def write_fits(hdus: fits.HDUList, path: Path, *, overwrite: bool) -> None:
+    """Write a FITS file, whole or not at all.
 
     Raises:
         ObservationError: the file exists and `overwrite` is False, or it cannot be written.
@@ -197,18 +197,14 @@ def write_atomically(hdus: fits.HDUList, path: Path, *, overwrite: bool) -> None
         raise ObservationError(
             f"{path}: the file exists and is not overwritten. Choose another name or give overwrite=True."
         )
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")  # the ending decides about gzip: keep it
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VerifyWarning)  # a keyword of more than 8 letters becomes a HIERARCH card
-            hdus.writeto(temporary, overwrite=True)
-        os.replace(temporary, path)
+            write_atomically(path, lambda temporary: hdus.writeto(temporary, overwrite=True))
     except (OSError, VerifyError, ValueError) as error:
         raise ObservationError(
             f"{path}: the file cannot be written ({_one_line(error)}). Check that the directory exists and is writable."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def smallest_exact(array: np.ndarray) -> np.ndarray:

@@ -241,7 +241,7 @@ class Observation:
             ]
         )
         hdus["MASK"].header["COMMENT"] = "0 = used, 1 = bad"
-        fits_io.write_atomically(hdus, path, overwrite=overwrite)
+        fits_io.write_fits(hdus, path, overwrite=overwrite)
 
     def __repr__(self) -> str:
         (ny, nx), (ky, kx) = self.image.shape, self.psf.shape

@@ -21,6 +21,7 @@ from scipy.special import erf
 
 from tflens.datasets.morphology import cosmos_morphology
 from tflens.errors import ParameterError
+from tflens.files import write_atomically
 
 RESOLUTION = 0.06
 """FWHM, arcsec, of the Gaussian that every simulated galaxy is convolved with."""
@@ -249,10 +250,8 @@ def make_dataset(
                 for i, image in enumerate(pool.imap(_simulate, jobs, chunksize=8)):
                     images[i] = image
                     progress(indices[i] + 1)
-                unfinished = path.with_name(path.name + ".part")
-                with unfinished.open("wb") as file:
-                    np.savez_compressed(file, images=images, indices=np.asarray(indices))
-                unfinished.replace(path)
+                shard = {"images": images, "indices": np.asarray(indices)}
+                write_atomically(path, lambda file, shard=shard: np.savez_compressed(file, **shard))
             progress(indices[-1] + 1)
     return directory
 
