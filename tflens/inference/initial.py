@@ -148,12 +148,19 @@ def smooth_noise(excess: np.ndarray) -> np.ndarray:
 def _fit_mask(observation: Observation, center: tuple[float, float], arc: float, excess: np.ndarray) -> np.ndarray:
     radius = _radius(observation, center)
     disc = radius < 1.7 * arc + 0.4
-    labels, count = ndimage.label(smooth_noise(excess) > 4.0)
-    if count:
-        # A neighbour is a detection that lies wholly outside the arcs' reach.
-        nearest = ndimage.minimum(radius, labels, np.arange(1, count + 1))
-        neighbours = np.isin(labels, 1 + np.flatnonzero(nearest > 1.6 * arc + 0.1))
-        disc &= ~ndimage.binary_dilation(neighbours, iterations=2)
+    smooth = smooth_noise(excess)
+    # Rising thresholds part a bright neighbour from arcs that its wings touch.
+    for threshold in (4.0, 8.0, 16.0, 32.0):
+        labels, count = ndimage.label(smooth > threshold)
+        if not count:
+            break
+        # A neighbour peaks well outside the arcs and, at this threshold, is not joined to them.
+        blobs = np.arange(1, count + 1)
+        nearest = ndimage.minimum(radius, labels, blobs)
+        peak_radius = np.array([radius[position] for position in ndimage.maximum_position(smooth, labels, blobs)])
+        neighbours = np.isin(labels, blobs[(nearest > 1.15 * arc) & (peak_radius > 1.4 * arc)])
+        # What is still that bright at its edge reaches further.
+        disc &= ~ndimage.binary_dilation(neighbours, iterations=2 if threshold == 4.0 else 4)
     return disc & observation.mask
 
 
