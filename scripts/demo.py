@@ -1,7 +1,7 @@
 """The demo: fits the lens in `examples/demo`, prints truth against fit, writes the figures to `demo_output`.
 
-The same code as `tflens fit`; only the truth is added. `make demo` calls it. With `--record`, the comparison is also
-written to `docs/results/demo.json`, from which the README's table is made.
+The same code as `tflens fit`; only the truth is added. `make demo` calls it. With `--record`, the
+comparison of the last run goes to `docs/results/demo.json`, from which the README's table is made.
 """
 
 import argparse
@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tflens.config import Input, RunConfig
+from tflens.files import write_atomically
 from tflens.quiet import import_tensorflow_quietly
-from tflens.run import execute, prepare, provenance
+from tflens.run import execute, prepare
 from tflens.terminal import result_table, showing_progress, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,9 +23,11 @@ OUT = ROOT / "demo_output"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", action="store_true", help="write docs/results/demo.json")
-    arguments = parser.parse_args()
-    truth = json.loads((ROOT / "examples" / "demo" / "truth.json").read_text())["parameters"]
+    parser.add_argument("--record", action="store_true", help="fit nothing: record what the last run wrote")
+    if parser.parse_args().record:
+        record(OUT)
+        return
+    truth = read_truth()
     messages, results = Console(stderr=True), Console()
     if not results.is_terminal:
         results = Console(width=120)
@@ -35,7 +38,6 @@ def main() -> None:
         import_tensorflow_quietly()
         fit = execute(job, monitor=monitor)
 
-    from tflens.files import write_atomically
     from tflens.plotting import corner_figure
 
     figure = corner_figure(fit.posterior, truth)
@@ -55,26 +57,6 @@ def main() -> None:
         interval = f"{row.low95:.4f} to {row.high95:.4f}"
         table.add_row(name, f"{value:.4f}", f"{row.median:.4f}", interval, "yes" if inside else "NO")
     results.print(table)
-    if arguments.record:
-        seed, commit = job.config.settings.get("seed", 0), provenance()["commit"]
-        records = [
-            {
-                "id": "F1" if name == "lens.theta_E" else name,
-                "variant": name,
-                "value": rows[name].median,
-                "spread": [rows[name].low95, rows[name].high95],
-                "truth": value,
-                "r_hat": rows[name].r_hat,
-                "reach": 0.005 if name == "lens.theta_E" else None,
-                "seed": seed,
-                "command": "make demo",
-                "commit": commit,
-            }
-            for name, value in truth.items()
-        ]
-        write_atomically(
-            ROOT / "docs/results/demo.json", lambda path: path.write_text(json.dumps(records, indent=2) + "\n")
-        )
     error = rows["lens.theta_E"].median / truth["lens.theta_E"] - 1
     results.print(
         f"theta_E: {error:+.2%} from the truth; {len(truth) - outside} of {len(truth)} mass parameters have the truth "
@@ -82,6 +64,38 @@ def main() -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def read_truth() -> dict[str, float]:
+    return json.loads((ROOT / "examples" / "demo" / "truth.json").read_text())["parameters"]
+
+
+def record(folder: Path) -> None:
+    """Writes `docs/results/demo.json` from the files of a finished run."""
+    summary = json.loads((folder / "summary.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    records = []
+    for name, value in read_truth().items():
+        row = summary["parameters"][name]
+        records.append(
+            {
+                "id": "F1" if name == "lens.theta_E" else name,
+                "variant": name,
+                "value": row["median"],
+                "spread": [row["low95"], row["high95"]],
+                "truth": value,
+                "r_hat": row["r_hat"],
+                "max_r_hat": summary["diagnostics"]["max_r_hat"],
+                "chi2_arcs": summary["diagnostics"]["chi2_arcs"],
+                "reach": 0.005 if name == "lens.theta_E" else None,
+                "seed": config["settings"]["seed"],
+                "command": "make demo",
+                "commit": config["commit"],
+            }
+        )
+    path = ROOT / "docs" / "results" / "demo.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write_text(json.dumps(records, indent=2) + "\n"))
 
 
 if __name__ == "__main__":

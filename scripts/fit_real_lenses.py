@@ -78,6 +78,7 @@ def compare(path: Path, folder: Path) -> dict:
         "latent_norm": diagnostics["latent_norm"],
         "seconds": sum(summary["seconds"].values()),
         "seed": config["settings"]["seed"],
+        "draws": config["settings"]["draws"],
         "command": COMMAND,
         "commit": config["commit"],
     }

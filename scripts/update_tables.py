@@ -14,16 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def real_lenses(records: list[dict]) -> str:
     rows = [
-        "| lens | theta_E, 68 % | published | error | chi^2 in the arcs (pixels) | starts agreeing | R-hat of theta_E, "
-        "worst of all | time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| lens | theta_E, 68 % | published | error | chi^2 in the arcs (pixels) | starts agreeing | draws a chain "
+        "| R-hat of theta_E, worst of all | time |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in records:
         low, high = r["spread"]
         arcs = f"{r['chi2_arcs']:.2f} ({r['arc_pixels']})" if r["chi2_arcs"] is not None else "none found"
         rows.append(
             f"| {r['variant']} | {r['value']:.3f} ({low:.3f}-{high:.3f}) | {r['published']:.3f} | {r['error']:+.1%} "
-            f"| {arcs} | {r['starts_agreeing']} | {r['r_hat']:.2f}, {r['max_r_hat']:.2f} "
+            f"| {arcs} | {r['starts_agreeing']} | {r['draws']} | {r['r_hat']:.2f}, {r['max_r_hat']:.2f} "
             f"| {r['seconds'] / 60:.0f} min |"
         )
     return "\n".join([*rows, "", _source(records)])
