@@ -3,8 +3,8 @@
 The source is a simulated galaxy of a seed that no model was trained on, drawn by GalSim at 0.02 arcsec a pixel and
 ray-shot with 8 x 8 samples a pixel in float64. Nothing of the fit's own networks takes part. The first galaxy of the
 seed is taken that passes the cuts in `is_wanted`: a resolved disk without bright knots, a companion or strong
-lopsidedness. Those the shipped model is known to smooth away (see its card); at this signal-to-noise they would pull
-the mass model by several sigma, so this lens demonstrates the package and measures no calibration.
+lopsidedness. Those the shipped model smooths away (see its card), which pulls the mass model: this lens demonstrates
+the package and measures no calibration.
 
     python scripts/make_demo_lens.py
 """

@@ -6,7 +6,7 @@ import subprocess
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def execute(
             since the model or its galaxies have changed; or a file cannot be written.
         SavedModelError: the galaxy model cannot be loaded.
     """
-    from tflens.inference.pipeline import FitSettings, fit, settings_as_dict
+    from tflens.inference.pipeline import FitSettings, fit
     from tflens.inference.progress import unwatched
 
     try:
@@ -82,7 +82,7 @@ def execute(
     model = build_model(job.observation, job.config.source)
     here = {"model": describe_model(model), **provenance()}
     _check_repeats(job.config.recorded, here, note)
-    config = replace(job.config, settings=settings_as_dict(settings), recorded=here)
+    config = replace(job.config, settings=asdict(settings), recorded=here)
     with _events(job.folder / EVENTS if tensorboard else None) as events:
         told = [each for each in (monitor, events) if each is not None]
 

@@ -1,7 +1,7 @@
 """From an observation to a posterior: a first look, many starts, a polish, Hamiltonian Monte Carlo."""
 
 import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -225,8 +225,3 @@ class _Clock:
         now = time.monotonic()
         self.laps[name] = now - self._last
         self._last = now
-
-
-def settings_as_dict(settings: FitSettings) -> dict[str, int]:
-    """The settings as plain values, for a configuration file."""
-    return asdict(settings)

@@ -140,7 +140,7 @@ def _series(
 
     Its derivatives are series of the same kind, so they are written down instead of left to automatic differentiation
     through the recursion: nothing is stored, the gradient with respect to t is one sum over pixels instead of one for
-    each term, and XLA compiles it several times faster. They can be differentiated again.
+    each term, and XLA has less to compile. They can be differentiated again.
     """
     coefficients = _coefficients(t, terms, t_order, s_order)
 
