@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tflens.errors import ParameterError
 from tflens.profile import Profile
 
 
@@ -14,3 +15,15 @@ class LightProfile(Profile):
     def brightness(self, x: tf.Tensor, y: tf.Tensor, **parameters: tf.Tensor) -> tf.Tensor:
         """Surface brightness per arcsec^2 for unit amplitude."""
         raise NotImplementedError
+
+    def flux(self, **parameters: tf.Tensor) -> tf.Tensor:
+        """Flux over the whole sky for unit amplitude, `[...batch]` of those parameters on which it depends.
+
+        Takes what `brightness` takes, save the coordinates.
+
+        Raises:
+            ParameterError: the profile has no total flux in closed form.
+        """
+        raise ParameterError(
+            f"{type(self).__name__} has no total flux in closed form; sum its image over the pixels you want instead"
+        )

@@ -6,18 +6,24 @@ import tensorflow as tf
 
 from tflens.errors import ParameterError
 from tflens.light.base import LightProfile
+from tflens.light.bicubic import interpolate_bicubic
 from tflens.parameters import Parameter, log_normal, normal
 from tflens.profile import on_pixels
 
 
 class Pixelated(LightProfile):
-    """An image placed on the sky: pixels of flux, interpolated bilinearly.
+    """An image placed on the sky: pixels of flux, interpolated.
 
     `image` is an argument of `brightness` (`[...batch, ny, nx]`, flux per pixel), so that it can be data, a network's
     output, or a set of free pixels. Its amplitude multiplies that flux.
 
     Args:
         pixel_scale: side of the image's pixels at `scale` = 1, arcsec.
+        interpolation: "bilinear", continuous and never below the pixels, or "bicubic", with a continuous gradient (see
+            `interpolate_bicubic`). Both keep the flux.
+
+    Raises:
+        ParameterError: `pixel_scale` is not positive and finite, or `interpolation` is neither of the two.
 
     Example:
         >>> import tensorflow as tf
@@ -34,13 +40,18 @@ class Pixelated(LightProfile):
         Parameter(("scale",), "", "magnification of the image's size", log_normal(1.0, 0.3)),
     )
 
-    def __init__(self, pixel_scale: float) -> None:
+    def __init__(self, pixel_scale: float, interpolation: str = "bilinear") -> None:
         if not 0 < pixel_scale < float("inf"):
             raise ParameterError(f"Pixelated.pixel_scale must be positive and finite (arcsec), got {pixel_scale!r}")
+        if interpolation not in _INTERPOLATIONS:
+            raise ParameterError(
+                f"Pixelated.interpolation must be one of {list(_INTERPOLATIONS)}, got {interpolation!r}"
+            )
         self.pixel_scale = float(pixel_scale)
+        self.interpolation = interpolation
 
     def get_config(self) -> dict[str, Any]:
-        return {"pixel_scale": self.pixel_scale}
+        return {"pixel_scale": self.pixel_scale, "interpolation": self.interpolation}
 
     def brightness(self, x, y, *, image, center_x, center_y, scale):
         image = tf.convert_to_tensor(image)
@@ -53,12 +64,15 @@ class Pixelated(LightProfile):
         pixels = tf.shape(column + row)[-2:]
         column, row = (tf.broadcast_to(v, tf.concat([batch, pixels], 0)) for v in (column, row))
         image = tf.broadcast_to(image, tf.concat([batch, [ny, nx]], 0))
-        values = interpolate_bilinear(
+        values = _INTERPOLATIONS[self.interpolation](
             tf.reshape(image, [-1, ny, nx]),
             tf.reshape(column, tf.concat([[-1], pixels], 0)),
             tf.reshape(row, tf.concat([[-1], pixels], 0)),
         )
         return tf.reshape(values, tf.concat([batch, pixels], 0)) / side**2
+
+    def flux(self, *, image, **_elsewhere):
+        return tf.reduce_sum(image, [-2, -1])
 
 
 def interpolate_bilinear(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -98,3 +112,6 @@ def interpolate_bilinear(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Ten
     bottom = found[..., 0] * (1 - fx) + found[..., 1] * fx
     top = found[..., 2] * (1 - fx) + found[..., 3] * fx
     return bottom * (1 - fy) + top * fy
+
+
+_INTERPOLATIONS = {"bilinear": interpolate_bilinear, "bicubic": interpolate_bicubic}

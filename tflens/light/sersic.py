@@ -5,6 +5,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tflens.light.base import LightProfile
+from tflens.light.flux import sersic_flux
 from tflens.parameters import Parameter, bounded_normal, ellipticity, log_normal, normal
 from tflens.profile import elliptical, on_pixels
 
@@ -40,6 +41,10 @@ class Sersic(LightProfile):
 
     def brightness(self, x, y, *, R_sersic, n_sersic, e1, e2, center_x, center_y):
         return brightness(x, y, R_sersic, n_sersic, e1, e2, center_x, center_y)
+
+    def flux(self, *, R_sersic, n_sersic, **_elsewhere):
+        n_sersic = tf.convert_to_tensor(n_sersic)
+        return sersic_flux(R_sersic, n_sersic, b_n(n_sersic))
 
 
 def brightness(x, y, R_sersic, n_sersic, e1, e2, center_x, center_y) -> tf.Tensor:
