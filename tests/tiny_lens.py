@@ -51,8 +51,7 @@ class Blobs(Pixelated):
 
 
 def model(source: Pixelated | Sersic | None = None, dtype: str = "float64", **settings) -> LensModel:
-    # A short series is as lawful as a long one, and XLA compiles it in a fraction of the time.
-    lens = [EPL(max_ellipticity=0.1, tolerance=1e-3), Shear()]
+    lens = [EPL(max_ellipticity=0.3, tolerance=1e-13), Shear()]
     return LensModel(lens, [Sersic()], source or Sersic(), dtype=dtype, **settings)
 
 

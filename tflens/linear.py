@@ -64,35 +64,46 @@ def marginalize(
         raise ParameterError(f"marginalize: `positive` has {len(positive)} entries for {components} components")
     if data.shape[-1] != pixels:
         raise ParameterError(f"marginalize: components have {pixels} pixels, the data {data.shape[-1]}")
-    square = tf.reduce_sum(design**2, -1)
-    # A component without light in the used pixels: any norm will do, but a tiny one would blow up gradients.
-    norm = tf.sqrt(tf.where(square > np.finfo(dtype.as_numpy_dtype).tiny, square, 1))
-    unit = design / norm[..., None]
+    gram, projection = _normal_equations(design, data)
     scale = tf.cast(tf.convert_to_tensor(prior_scale, dtype_hint=tf.float64), tf.float64)
-    # Unit diagonal, and float64 from the sum over pixels on: two nearly equal Sersic profiles make this matrix nearly
-    # singular, and the rounding of a float32 sum would be larger than the prior that keeps it positive definite.
-    unit64 = tf.cast(unit, tf.float64)
-    precision = tf.matmul(unit64, unit64, transpose_b=True)
-    precision += tf.eye(components, dtype=tf.float64) / scale**2
-    projection = tf.linalg.matvec(unit64, tf.cast(data, tf.float64))
+    # A component without light in the used pixels: any norm will do, but a tiny one would blow up gradients.
+    square = tf.linalg.diag_part(gram)
+    norm = tf.sqrt(tf.where(square > np.finfo(dtype.as_numpy_dtype).tiny, square, 1))
+    identity = tf.eye(components, dtype=tf.float64)
+    precision = gram / (norm[..., :, None] * norm[..., None, :]) + identity / scale**2
+    projection = projection / norm
     factor = tf.linalg.cholesky(precision)
     mean = tf.linalg.cholesky_solve(factor, projection[..., None])[..., 0]
-    covariance = tf.linalg.cholesky_solve(factor, tf.eye(components, dtype=tf.float64) + tf.zeros_like(precision))
-    residual = data - tf.linalg.matvec(unit, tf.cast(mean, dtype), transpose_a=True)
-    chi2 = tf.cast(tf.reduce_sum(residual**2, -1), tf.float64) + tf.reduce_sum((mean / scale) ** 2, -1)
+    covariance = tf.linalg.cholesky_solve(factor, identity + tf.zeros_like(precision))
+    chi2 = tf.reduce_sum(tf.cast(data, tf.float64) ** 2) - tf.reduce_sum(projection * mean, -1)
     log_det = 2 * tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)), -1) + 2 * components * tf.math.log(scale)
     log_likelihood = -0.5 * (chi2 + log_det)
     indices = [i for i, is_positive in enumerate(positive) if is_positive]
     if indices:
         ratio = tf.gather(mean / tf.sqrt(tf.linalg.diag_part(covariance)), indices, axis=-1)
         log_likelihood += tf.reduce_sum(_standard_normal().log_cdf(ratio) + np.log(2), -1)
-    norm64 = tf.cast(norm, tf.float64)
+    mean = mean / norm
     return LinearSolution(
-        mean=tf.cast(mean / norm64, dtype),
-        covariance=tf.cast(covariance / (norm64[..., :, None] * norm64[..., None, :]), dtype),
-        residual=residual,
+        mean=tf.cast(mean, dtype),
+        covariance=tf.cast(covariance / (norm[..., :, None] * norm[..., None, :]), dtype),
+        residual=data - tf.linalg.matvec(design, tf.cast(mean, dtype), transpose_a=True),
         log_likelihood=tf.cast(log_likelihood, dtype),
     )
+
+
+def _normal_equations(design: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """design . design^T `[...batch, components, components]` and design . data, in float64.
+
+    Two nearly equal Sersic profiles make the matrix nearly singular, and the rounding of a float32 sum would be
+    larger than the prior that keeps it positive definite. One sum for each pair is faster under XLA than a product
+    of matrices in float64, whose operands would have to be written out.
+    """
+    rows = [tf.cast(row, tf.float64) for row in tf.unstack(design, axis=-2)]
+    data = tf.cast(data, tf.float64)
+    n = len(rows)
+    sums = {(i, j): tf.reduce_sum(rows[i] * rows[j], -1) for i in range(n) for j in range(i, n)}
+    gram = [tf.stack([sums[min(i, j), max(i, j)] for j in range(n)], -1) for i in range(n)]
+    return tf.stack(gram, -2), tf.stack([tf.reduce_sum(row * data, -1) for row in rows], -1)
 
 
 def positivity_residual(solution: LinearSolution, positive: tuple[bool, ...]) -> tuple[tf.Tensor, tf.Tensor]:

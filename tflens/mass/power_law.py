@@ -1,13 +1,13 @@
 """Elliptical power law (the singular isothermal ellipsoid included), in a form smooth through the round lens."""
 
-import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tflens.errors import ParameterError
+from tflens.mass import hypergeometric
 from tflens.mass.base import MassProfile
+from tflens.pairs import Pair, polynomial
 from tflens.parameters import Parameter, bounded_normal, ellipticity, log_normal, normal
 from tflens.profile import elliptical, on_pixels
 
@@ -18,13 +18,14 @@ class EPL(MassProfile):
     """Elliptical power law of convergence (3 - gamma) / 2 (theta_E / R)^(gamma - 1).
 
     R is the intermediate-axis elliptical radius, gamma the slope of the 3-D density (isothermal: 2). The deflection is
-    the series of Tessore & Metcalf 2015 (A&A 580, A79, eq. 13 and 23), written in e = e1 + i e2 instead of axis ratio
-    and angle so that nothing is singular at e = 0. The number of terms follows from `max_ellipticity`.
+    that of Tessore & Metcalf 2015 (A&A 580, A79, eq. 13), written in e = e1 + i e2 instead of axis ratio and angle so
+    that nothing is singular at e = 0, with a continued fraction in place of their series
+    (`tflens.mass.hypergeometric`); its order follows from `max_ellipticity` and `tolerance`.
 
     Args:
-        max_ellipticity: largest |e| = (1 - q) / (1 + q) at which the truncated series keeps its accuracy; the default
-            prior never exceeds it.
-        tolerance: bound on the relative truncation error of the deflection at that ellipticity.
+        max_ellipticity: largest |e| = (1 - q) / (1 + q) at which the deflection keeps its accuracy; the default prior
+            never exceeds it.
+        tolerance: bound on the relative error of the deflection at that ellipticity.
 
     Example:
         >>> import tensorflow as tf
@@ -49,17 +50,16 @@ class EPL(MassProfile):
             raise ParameterError(f"EPL.tolerance must lie in (0, 1), got {tolerance!r}")
         self.max_ellipticity = max_ellipticity
         self.tolerance = tolerance
-        # |c_n| <= 1, so the tail after N terms is below |e|^N / (1 - |e|).
-        self.terms = int(np.ceil(np.log(tolerance * (1 - max_ellipticity)) / np.log(max_ellipticity)))
+        self.order = hypergeometric.order(max_ellipticity, tolerance)
 
     def get_config(self) -> dict[str, Any]:
         return {"max_ellipticity": self.max_ellipticity, "tolerance": self.tolerance}
 
     def deflection(self, x, y, *, theta_E, gamma, e1, e2, center_x, center_y):
-        return deflection(x, y, theta_E, gamma, e1, e2, center_x, center_y, terms=self.terms)
+        return deflection(x, y, theta_E, gamma, e1, e2, center_x, center_y, order=self.order)
 
     def potential(self, x, y, *, theta_E, gamma, e1, e2, center_x, center_y):
-        return potential(x, y, theta_E, gamma, e1, e2, center_x, center_y, terms=self.terms)
+        return potential(x, y, theta_E, gamma, e1, e2, center_x, center_y, order=self.order)
 
     def convergence(self, x, y, *, theta_E, gamma, e1, e2, center_x, center_y):
         return convergence(x, y, theta_E, gamma, e1, e2, center_x, center_y)
@@ -79,39 +79,32 @@ class SIE(EPL):
     parameters: ClassVar[tuple[Parameter, ...]] = tuple(p for p in EPL.parameters if p.names != ("gamma",))
 
     def deflection(self, x, y, *, theta_E, e1, e2, center_x, center_y):
-        return deflection(x, y, theta_E, 2.0, e1, e2, center_x, center_y, terms=self.terms)
+        return deflection(x, y, theta_E, 2.0, e1, e2, center_x, center_y, order=self.order)
 
     def potential(self, x, y, *, theta_E, e1, e2, center_x, center_y):
-        return potential(x, y, theta_E, 2.0, e1, e2, center_x, center_y, terms=self.terms)
+        return potential(x, y, theta_E, 2.0, e1, e2, center_x, center_y, order=self.order)
 
     def convergence(self, x, y, *, theta_E, e1, e2, center_x, center_y):
         return convergence(x, y, theta_E, 2.0, e1, e2, center_x, center_y)
 
 
-def deflection(x, y, theta_E, gamma, e1, e2, center_x, center_y, *, terms: int) -> tuple[tf.Tensor, tf.Tensor]:
+def deflection(x, y, theta_E, gamma, e1, e2, center_x, center_y, *, order: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Deflection angle, arcsec; zero at the centre by symmetry.
 
-    alpha = [theta_E sqrt(1-|e|^2)]^t |v|^-t v sum_n c_n (-conj(e) v / conj(v))^n, t = gamma - 1,
-    c_n = prod_{k<=n} (2k - (2-t)) / (2k + (2-t)).
+    alpha = [theta_E sqrt(1-|e|^2)]^t |v|^-t v F(-conj(e) v / conj(v)), t = gamma - 1, F(z) = 2F1(1, t/2; 2 - t/2; z),
+    with F by a continued fraction of given order (`tflens.mass.hypergeometric`).
     """
     theta_E, gamma, e1, e2, center_x, center_y = on_pixels(theta_E, gamma, e1, e2, center_x, center_y, like=x)
     x, y, is_center = _away_from_center(x - center_x, y - center_y)
-    vr, vi, v2, one_minus_e2 = elliptical(x, y, e1, e2)
-    t = gamma - 1
-    # s = -conj(e) u with u = v / conj(v) on the unit circle, so |s| = |e| at every pixel.
-    cos, sin = (vr**2 - vi**2) / v2, 2 * vr * vi / v2
-    s_real, s_imag = -(e1 * cos + e2 * sin), -(e1 * sin - e2 * cos)
-    series_real, series_imag = _series(t, s_real, s_imag, terms)
-    scale = tf.exp(t * (tf.math.log(theta_E) + 0.5 * (tf.math.log(one_minus_e2) - tf.math.log(v2))))
-    alpha_x = scale * (vr * series_real - vi * series_imag)
-    alpha_y = scale * (vr * series_imag + vi * series_real)
+    b = theta_E * tf.sqrt(1 - (e1**2 + e2**2))
+    alpha_x, alpha_y = _deflection_off_center(x, y, b, gamma - 1, Pair(e1, e2), order)
     zero = tf.zeros_like(alpha_x)
     return tf.where(is_center, zero, alpha_x), tf.where(is_center, zero, alpha_y)
 
 
-def potential(x, y, theta_E, gamma, e1, e2, center_x, center_y, *, terms: int) -> tf.Tensor:
+def potential(x, y, theta_E, gamma, e1, e2, center_x, center_y, *, order: int) -> tf.Tensor:
     """Lensing potential, arcsec^2: Re(conj(w) alpha) / (2 - t), for the potential is homogeneous of degree 2 - t."""
-    alpha_x, alpha_y = deflection(x, y, theta_E, gamma, e1, e2, center_x, center_y, terms=terms)
+    alpha_x, alpha_y = deflection(x, y, theta_E, gamma, e1, e2, center_x, center_y, order=order)
     gamma, center_x, center_y = on_pixels(gamma, center_x, center_y, like=alpha_x)
     return ((x - center_x) * alpha_x + (y - center_y) * alpha_y) / (3 - gamma)
 
@@ -133,67 +126,71 @@ def _away_from_center(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor,
     return x, y, is_center
 
 
-def _series(
-    t: tf.Tensor, s_real: tf.Tensor, s_imag: tf.Tensor, terms: int, t_order: int = 0, s_order: int = 0
+def _deflection_off_center(
+    x: tf.Tensor, y: tf.Tensor, b: tf.Tensor, t: tf.Tensor, e: Pair, order: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """sum_n c_n(t) s^n for complex s, or its derivative of given orders with respect to t and s.
+    """(b/|v|)^t v F(-conj(e) v / conj(v)) with its derivatives written down.
 
-    Its derivatives are series of the same kind, so they are written down instead of left to automatic differentiation
-    through the recursion: nothing is stored, the gradient with respect to t is one sum over pixels instead of one for
-    each term, and XLA has less to compile. They can be differentiated again.
+    Reverse-mode differentiation of the formula costs several times as much: here the Jacobian in x and y follows from
+    alpha and kappa alone, the derivative of F by z from F itself, and nothing is stored for the way back. The
+    gradient can be differentiated again.
     """
-    coefficients = _coefficients(t, terms, t_order, s_order)
+    top, bottom = hypergeometric.convergent(t, order)
+
+    def angular(x: tf.Tensor, y: tf.Tensor) -> _Angular:
+        v_re, v_im, v2, _ = elliptical(x, y, e.re, e.im)
+        v = Pair(v_re, v_im)
+        u = v * v * (1 / v2)
+        z = -(e.conj * u)
+        rest, distance = 1 - z, 1 - 2 * z.re + e.squared
+        below = polynomial(bottom, rest, distance)
+        g = polynomial(top, rest, distance) / below
+        log_ratio = tf.math.log(b) - 0.5 * tf.math.log(v2)
+        return _Angular(v, u, z, rest, distance, below, g, log_ratio, tf.exp(t * log_ratio))
 
     @tf.custom_gradient
-    def series(t_pixels: tf.Tensor, s_real: tf.Tensor, s_imag: tf.Tensor):
-        # The coefficients hold t once for each lens; spread over the pixels it only carries the reverse-mode gradient.
-        # (Forward mode does not use a custom gradient: it follows the coefficients.)
-        del t_pixels
+    def alpha(x: tf.Tensor, y: tf.Tensor, b_pixels, t_pixels, e1_pixels, e2_pixels):
+        # b, t and e are used once for each lens; spread over the pixels they only carry the reverse-mode gradient.
+        # (Forward mode does not use a custom gradient: it follows the operations.)
+        del b_pixels, t_pixels, e1_pixels, e2_pixels
 
-        def gradient(d_real: tf.Tensor, d_imag: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # Analytic in s: dS = S' ds in complex numbers.
-            ds_real, ds_imag = _series(t, s_real, s_imag, terms, t_order, s_order + 1)
-            dt_real, dt_imag = _series(t, s_real, s_imag, terms, t_order + 1, s_order)
-            return (
-                d_real * dt_real + d_imag * dt_imag,
-                d_real * ds_real + d_imag * ds_imag,
-                d_imag * ds_real - d_real * ds_imag,
-            )
+        def gradient(d_x: tf.Tensor, d_y: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            v, u, z, rest, distance, below, g, log_ratio, scale = angular(x, y)
+            w, half = Pair(x, y), t / 2
+            f = 1 + z * g
+            # (1 - z) F' = (t/2) F - (1 - t/2) (F - 1)/z, from the recurrence of the coefficients of F's series.
+            f_z = (half * f - (1 - half) * g) * rest.conj / distance
+            z_f_z = z * f_z
+            top_slope, bottom_slope = (polynomial(c, rest, distance) for c in hypergeometric.convergent_slope(t, order))
+            f_t = z * (top_slope - g * bottom_slope) / below
+            # alpha = scale v F: its derivatives by v and conj(v) are scale p and -scale u q; v = w - e conj(w).
+            p, q = (1 - half) * f + z_f_z, half * f + z_f_z
+            kappa, shear = (1 - half) * scale, -((e * p + u * q) * scale)
+            # dL = Re(conj(d) d alpha), and d alpha = kappa dw + shear d(conj w).
+            d = Pair(d_x, -d_y)
+            d_w = d * kappa + d.conj * shear.conj
+            d_e = (d.conj * (u * (w * q - v * f_z)).conj - d * w.conj * p) * scale
+            d = d * v * scale
+            d_alpha = (d * f).re
+            return d_w.re, -d_w.im, t / b * d_alpha, d_alpha * log_ratio + (d * f_t).re, d_e.re, -d_e.im
 
-        return _real_polynomial(coefficients, s_real, s_imag), gradient
+        now = angular(x, y)
+        value = now.v * (1 + now.z * now.g) * now.scale
+        return (value.re, value.im), gradient
 
-    return series(tf.broadcast_to(t, tf.shape(t + s_real)), s_real + tf.zeros_like(t), s_imag + tf.zeros_like(t))
-
-
-def _coefficients(t: tf.Tensor, terms: int, t_order: int, s_order: int) -> list[tf.Tensor]:
-    """Coefficients of the series differentiated `t_order` times by t and `s_order` times by s.
-
-    c_n = c_{n-1} f_n with f_n = (2n - 2 + t) / (2n + 2 - t) = 4n / (2n + 2 - t) - 1; derivatives by Leibniz's rule.
-    """
-    derivatives = [tf.ones_like(t), *(tf.zeros_like(t) for _ in range(t_order))]
-    coefficients = [derivatives[t_order]]
-    for n in range(1, terms):
-        pole = 1 / (2 * n + 2 - t)
-        factor = [4 * n * math.factorial(m) * pole ** (m + 1) - (1 if m == 0 else 0) for m in range(t_order + 1)]
-        derivatives = [
-            tf.add_n([math.comb(m, j) * derivatives[j] * factor[m - j] for j in range(m + 1)])
-            for m in range(t_order + 1)
-        ]
-        coefficients.append(derivatives[t_order])
-    for _ in range(s_order):
-        coefficients = [n * c for n, c in enumerate(coefficients)][1:]
-    return coefficients
+    shape = tf.shape(x + y + b + t + e.re + e.im)
+    return alpha(*(tf.broadcast_to(value, shape) for value in (x, y, b, t, e.re, e.im)))
 
 
-def _real_polynomial(
-    coefficients: list[tf.Tensor], s_real: tf.Tensor, s_imag: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """sum_n c_n s^n for real c_n and complex s, by synthetic division with z^2 - 2 Re(s) z + |s|^2.
+class _Angular(NamedTuple):
+    """What deflection and gradient share, at every pixel."""
 
-    Two real operations a term, against four for Horner's scheme in complex numbers.
-    """
-    twice, s_squared = 2 * s_real, s_real**2 + s_imag**2
-    b1 = b2 = tf.zeros_like(s_real)
-    for c in reversed(coefficients[1:]):
-        b1, b2 = c + twice * b1 - s_squared * b2, b1
-    return coefficients[0] + s_real * b1 - s_squared * b2, s_imag * b1
+    v: Pair
+    u: Pair  # v / conj(v)
+    z: Pair  # -conj(e) u
+    rest: Pair  # 1 - z
+    distance: tf.Tensor  # |1 - z|^2
+    below: Pair  # the denominator of g
+    g: Pair  # (F - 1) / z
+    log_ratio: tf.Tensor  # log(b / |v|)
+    scale: tf.Tensor  # (b / |v|)^t

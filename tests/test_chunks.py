@@ -1,0 +1,26 @@
+"""Batches in pieces equal batches at once."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tflens.chunks import in_chunks
+
+
+@pytest.mark.parametrize("batch", [1, 4, 5, 8, 11])
+@pytest.mark.parametrize("xla", [False, True], ids=["graph", "xla"])
+def test_pieces_equal_the_whole(batch, xla):
+    x = tf.constant(np.random.default_rng(batch).normal(size=(batch, 3)))
+    scale = tf.range(batch, dtype=tf.float64)
+    lanes: list[int] = []
+
+    def function(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
+        lanes.append(arguments[0].shape[0])
+        return [tf.reduce_sum(arguments[0], -1) * arguments[1], arguments[0] ** 2]
+
+    outputs = [tf.TensorSpec([], tf.float64), tf.TensorSpec([3], tf.float64)]
+    run = tf.function(lambda x, s: in_chunks(function, [x, s], outputs, size=4), jit_compile=xla, autograph=False)
+    total, square = run(x, scale)
+    np.testing.assert_allclose(total, x.numpy().sum(1) * scale.numpy(), rtol=1e-14)
+    np.testing.assert_array_equal(square, x.numpy() ** 2)
+    assert max(lanes) <= 4
