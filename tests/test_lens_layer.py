@@ -1,5 +1,6 @@
 """LensLayer: against an independent image, its laws, and its manners as a Keras layer."""
 
+import json
 import warnings
 
 import keras
@@ -17,10 +18,23 @@ from tflens.mass import EPL, SIE, Shear
 
 GRID = PixelGrid((15, 22), 0.2, center=(0.1, -0.05))
 KERNEL = np.random.default_rng(0).uniform(0.1, 1, size=(3, 5)) ** 2
+REFINE = np.ones((15, 22), int)
+REFINE[6:9, 9:13] = 3
+REFINE[7, 10:12] = 8
 SIE_VALUES = {"theta_E": 1.1, "e1": 0.15, "e2": -0.1, "center_x": 0.05, "center_y": 0.02}
 SHEAR_VALUES = {"gamma1": 0.05, "gamma2": -0.03}
 SOURCE_VALUES = {"R_sersic": 0.4, "n_sersic": 1.5, "e1": -0.1, "e2": 0.2, "center_x": 0.1, "center_y": -0.08}
 LIGHT_VALUES = {"R_sersic": 0.8, "n_sersic": 3.0, "e1": 0.1, "e2": 0.0, "center_x": 0.05, "center_y": 0.02}
+
+
+class Disk(Sersic):
+    """A profile of one's own."""
+
+    def __init__(self, color: str = "blue") -> None:
+        self.color = color
+
+    def get_config(self):
+        return {"color": self.color}
 
 
 def lens(**changes) -> LensLayer:
@@ -44,8 +58,11 @@ def numpy_sersic(x, y, amp, R_sersic, n_sersic, e1, e2, center_x, center_y):
     return amp * np.exp(-gammaincinv(2 * n_sersic, 0.5) * ((radius / R_sersic) ** (1 / n_sersic) - 1))
 
 
-def independent_image(supersampling: int, padding: int) -> np.ndarray:
-    """Ray shooting by lenstronomy; light, pixel integration and convolution by NumPy and SciPy."""
+def independent_image(supersampling: int, padding: int, cell: int = 1) -> np.ndarray:
+    """Ray shooting by lenstronomy; light, pixel integration and convolution by NumPy and SciPy.
+
+    The kernel is one of cells, `cell` of which are the side of a pixel.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lenstronomy.LensModel.lens_model import LensModel
@@ -58,8 +75,9 @@ def independent_image(supersampling: int, padding: int) -> np.ndarray:
     beta = LensModel(["SIE", "SHEAR"]).ray_shooting(x.ravel(), y.ravel(), [SIE_VALUES, SHEAR_VALUES])
     light = numpy_sersic(x, y, 2.0, **LIGHT_VALUES)
     light += numpy_sersic(*(b.reshape(x.shape) for b in beta), 5.0, **SOURCE_VALUES)
-    image = light.reshape(ny, s, nx, s).mean((1, 3)) * 0.2**2
+    image = light.reshape(ny * cell, s // cell, nx * cell, s // cell).mean((1, 3)) * 0.2**2
     image = convolve2d(image, KERNEL / KERNEL.sum(), mode="same")
+    image = image.reshape(ny, cell, nx, cell).mean((1, 3))
     return image[padding : ny - padding, padding : nx - padding]
 
 
@@ -70,6 +88,38 @@ class TestImage:
         expected = independent_image(supersampling, padding)
         # Limited by the 1e-10 core that lenstronomy gives its isothermal ellipsoid.
         np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+    @pytest.mark.parametrize(("supersampling", "padding"), [(2, 0), (4, 3)])
+    def test_a_supersampled_psf_convolves_before_the_pixels_are_summed(self, supersampling, padding):
+        found = lens(supersampling=supersampling, padding=padding, psf_supersampling=2)(inputs())
+        expected = independent_image(supersampling, padding, cell=2)
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
+
+    def test_every_operator_of_the_psf_draws_the_same(self):
+        images = [lens(psf_method=m, psf_tolerance=0.0, padding=1)(inputs()) for m in ("direct", "fft", "low-rank")]
+        np.testing.assert_allclose(images[1], images[0], rtol=0, atol=1e-14)
+        np.testing.assert_allclose(images[2], images[0], rtol=0, atol=1e-14)
+
+    def test_tolerance_of_the_psf_reaches_it(self):
+        layer = lens(psf_method="low-rank", psf_tolerance=0.5)
+        assert (layer.psf.rank, layer.psf.tolerance) == (1, 0.5)
+
+    @pytest.mark.parametrize("cell", [1, 2])
+    def test_refined_pixels_before_the_psf_are_those_of_finer_sampling(self, cell):
+        point = np.ones((1, 1))
+        settings = {"psf": point, "psf_supersampling": cell}
+        found, plain = (lens(refine=r, **settings)(inputs()).numpy() for r in (REFINE, None))
+        for parts in (3, 8):
+            fine = lens(supersampling=2 * parts, **settings)(inputs()).numpy()
+            np.testing.assert_allclose(found[parts == REFINE], fine[parts == REFINE], rtol=1e-12)
+        np.testing.assert_array_equal(found[REFINE == 1], plain[REFINE == 1])
+
+    def test_gauss_legendre_beats_midpoints_where_the_light_is_smooth(self):
+        truth, midpoint, gauss = (
+            lens(supersampling=n, quadrature=rule)(inputs(light_amp=0.0)).numpy()
+            for n, rule in ((32, "midpoint"), (2, "midpoint"), (2, "gauss-legendre"))
+        )
+        assert np.median(np.abs(gauss - truth)) < np.median(np.abs(midpoint - truth)) / 5
 
     def test_float32_equals_float64(self):
         double = lens()(inputs())
@@ -117,6 +167,7 @@ class TestImage:
         closed, margin, wide = (lens(padding=p)(values).numpy() for p in (0, 2, 6))
         assert (margin[:, 0] > closed[:, 0] * (1 + 1e-6)).any()
         np.testing.assert_allclose(margin, wide, rtol=0, atol=1e-14)
+        np.testing.assert_array_equal(lens(padding="psf")(values), margin)
         # Half the kernel is one pixel high and two wide: further inside nothing can change.
         np.testing.assert_allclose(margin[1:-1, 2:], closed[1:-1, 2:], rtol=0, atol=1e-16)
 
@@ -155,15 +206,20 @@ class TestBatch:
 
     @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-13)])
     def test_xla_equals_eager(self, dtype, tolerance):
-        layer = lens(dtype=dtype)
+        layer = lens(dtype=dtype, refine=np.minimum(REFINE, 3), padding="psf")
         values = tf.nest.map_structure(lambda v: tf.constant([v, 1.01 * v], dtype), inputs())
         compiled = tf.function(layer, jit_compile=True)(values)
         np.testing.assert_allclose(compiled, layer(values), rtol=0, atol=tolerance)
 
 
 class TestGradient:
-    def test_equals_finite_differences(self):
-        layer = lens(mass=[EPL(), Shear()])
+    @pytest.mark.parametrize(
+        "changes",
+        [{"refine": REFINE}, {"psf_supersampling": 2, "quadrature": "gauss-legendre", "psf_method": "fft"}],
+        ids=["refined", "supersampled PSF"],
+    )
+    def test_equals_finite_differences(self, changes):
+        layer = lens(mass=[EPL(), Shear()], **changes)
         values = inputs(gamma=2.1)
         tensors = tf.nest.map_structure(lambda v: tf.constant(v, tf.float64), values)
         weight = np.random.default_rng(3).normal(size=GRID.shape)
@@ -181,6 +237,17 @@ class TestGradient:
             )
             expected.append((up - down) / (2 * step))
         np.testing.assert_allclose(gradient, expected, rtol=2e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("method", ["direct", "fft", "low-rank"])
+    def test_forward_mode_equals_reverse_mode(self, method):
+        layer = lens(refine=REFINE, padding="psf", psf_method=method)
+        theta_E, weight = tf.constant(1.1, tf.float64), np.random.default_rng(3).normal(size=GRID.shape)
+        with tf.autodiff.ForwardAccumulator(theta_E, tf.ones_like(theta_E)) as accumulator:
+            image = layer(inputs(theta_E=theta_E))
+        with tf.GradientTape() as tape:
+            tape.watch(theta_E)
+            value = tf.reduce_sum(weight * layer(inputs(theta_E=theta_E)))
+        np.testing.assert_allclose(np.sum(weight * accumulator.jvp(image)), tape.gradient(value, theta_E), rtol=1e-11)
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_is_finite_with_a_round_lens_on_a_pixel_and_a_source_behind_it(self, dtype):
@@ -212,6 +279,35 @@ class TestKeras:
         values = inputs(gamma=1.9)
         values["lens_light"].append(pixels)
         np.testing.assert_array_equal(rebuilt(values), layer(values))
+
+    def test_config_keeps_every_setting_of_the_sampling_and_of_the_psf_through_json(self):
+        settings = {
+            "supersampling": 2,
+            "padding": "psf",
+            "quadrature": "gauss-legendre",
+            "refine": REFINE,
+            "psf_supersampling": 2,
+            "psf_method": "low-rank",
+            "psf_tolerance": 1e-3,
+        }
+        layer = lens(**settings)
+        config = json.loads(json.dumps(layer.get_config()))
+        rebuilt = LensLayer.from_config(config)
+        for name, value in settings.items():
+            np.testing.assert_array_equal(rebuilt.get_config()[name], value)
+        np.testing.assert_array_equal(rebuilt(inputs()), layer(inputs()))
+
+    def test_profiles_of_ones_own_are_rebuilt_with_their_settings(self):
+        rebuilt = LensLayer.from_config(lens(source=[Disk("red")]).get_config())
+        assert isinstance(rebuilt.source[0], Disk)
+        assert rebuilt.source[0].color == "red"
+
+    def test_replace_changes_what_is_named_and_nothing_else(self):
+        layer = lens(padding=1, psf_method="fft", refine=REFINE)
+        changed = layer.replace(supersampling=3, psf=None)
+        before, after = layer.get_config(), changed.get_config()
+        assert {name for name in before if before[name] != after[name]} == {"name", "supersampling", "psf"}
+        assert changed.source == layer.source
 
     def test_config_without_psf_rebuilds_the_layer(self):
         layer = lens(psf=None)
@@ -272,6 +368,24 @@ class TestErrors:
         with pytest.raises(ParameterError, match=r'LensLayer\.dtype must be "float32" or "float64", got .float16.'):
             lens(dtype="float16")
 
+    @pytest.mark.parametrize(
+        ("setting", "message"),
+        [
+            ({"padding": "half"}, r'LensLayer\.padding must be a number of pixels or "psf", got .half.'),
+            ({"psf_supersampling": 3}, r"supersampling must be a multiple of psf_supersampling \(3\), got 2"),
+            ({"psf_supersampling": 2, "psf": None}, r"psf_supersampling is 2, but there is no psf"),
+            ({"quadrature": "simpson"}, "quadrature must be one of"),
+            (
+                {"refine": REFINE[1:]},
+                r"refine must hold whole numbers >= 1 .* \(15, 22\); got int64 of shape \(14, 22\)",
+            ),
+            ({"psf_method": "svd"}, r"PSF\.method must be one of"),
+        ],
+    )
+    def test_unusable_setting_is_refused(self, setting, message):
+        with pytest.raises(ParameterError, match=message):
+            lens(**setting)
+
     def test_even_psf_is_refused(self):
         with pytest.raises(ParameterError, match=r"odd sides, got shape \(4, 5\)"):
             lens(psf=np.ones((4, 5)))
@@ -308,9 +422,18 @@ class TestErrors:
         with pytest.raises(ParameterError, match="has no light profile to draw"):
             LensLayer(GRID, mass=[SIE()])({"mass": [SIE_VALUES]})
 
-    @pytest.mark.parametrize("name", ["NFW", "interpolate_bilinear"])
-    def test_unknown_profile_in_a_config_is_refused(self, name):
+    @pytest.mark.parametrize(
+        "profile",
+        [
+            {"class_name": "NoSuch", "module": "tflens.light.sersic", "registered_name": "tflens.light>NoSuch"},
+            {"class_name": "NoSuch", "module": None, "registered_name": "NoSuch"},
+            # Known to Keras, but no profile.
+            {"class_name": "Dense", "module": "keras.layers", "registered_name": None, "config": {"units": 3}},
+        ],
+        ids=["unknown", "not imported", "no profile"],
+    )
+    def test_unknown_profile_in_a_config_is_refused(self, profile):
         config = lens().get_config()
-        config["source"] = [{"profile": name}]
-        with pytest.raises(ParameterError, match=f"unknown profile '{name}'"):
+        config["source"] = [{"config": {}} | profile]
+        with pytest.raises(ParameterError, match=f"unknown profile '{profile['class_name']}' .* must be imported"):
             LensLayer.from_config(config)

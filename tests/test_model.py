@@ -166,6 +166,27 @@ class TestLogProb:
         assert np.isfinite(value).all()
         assert np.isfinite(tape.gradient(value, u)).all()
 
+    @pytest.mark.parametrize("make", [tiny_lens.target, tiny_lens.latent_target])
+    def test_value_and_gradient_equals_differentiation_of_its_parts(self, make):
+        target = make()
+        u = tf.constant(0.2 * np.random.default_rng(8).normal(size=(3, target.model.dim)))
+        with tf.GradientTape() as tape:
+            tape.watch(u)
+            expected = 0.3 * target.log_likelihood(u) + target.log_prior(u)
+        value, gradient = target.value_and_gradient(u, power=0.3)
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+        expected = tape.gradient(expected, u).numpy()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+    def test_a_large_batch_in_chunks_equals_small_ones(self):
+        target = tiny_lens.target()
+        u = tf.constant(0.3 * np.random.default_rng(9).normal(size=(37, target.model.dim)))
+        value, gradient = target.value_and_gradient(u)
+        for part in (slice(0, 16), slice(30, 37)):
+            value_of_part, gradient_of_part = target.value_and_gradient(u[part])
+            np.testing.assert_allclose(value[part], value_of_part, rtol=1e-12)
+            np.testing.assert_allclose(gradient[part], gradient_of_part, rtol=1e-9, atol=1e-9)
+
     def test_prior_is_a_unit_normal(self):
         u = tiny_lens.near_truth(3, 1.0)
         target = tiny_lens.target()

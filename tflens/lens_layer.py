@@ -1,5 +1,6 @@
 """The differentiable lens: from parameters to images."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -8,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tflens import light as light_profiles
-from tflens import mass as mass_profiles
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.light import LightProfile
 from tflens.mass import MassProfile
+from tflens.mass.total import total
+from tflens.pixel_integration import PixelIntegration
 from tflens.profile import Profile
 from tflens.psf import PSF
 
@@ -24,17 +25,26 @@ Values = dict[str, tf.Tensor]
 class LensLayer(keras.layers.Layer):
     """Ray-shoots through the mass, evaluates the light, integrates over each pixel and convolves with the PSF.
 
-    The integral over a pixel is the mean of `supersampling`^2 midpoints; light from outside the frame does not enter,
-    save for a margin of `padding` pixels that is computed and cut off again.
+    The integral over a pixel is a sum over `supersampling`^2 nodes, more of them where `refine` says so (see
+    `PixelIntegration`; `tflens.refinement.suggest_refinement` finds the map). Light from outside the frame enters the
+    convolution only from a margin of `padding` pixels, which is computed and cut off again.
 
     Args:
         grid: the image's pixels.
         mass: mass profiles in the lens plane.
         lens_light: light profiles in the lens plane, not deflected.
         source: light profiles behind the lens.
-        psf: kernel `[ky, kx]` on the grid's pixel scale, or None.
-        supersampling: samples along each side of a pixel.
-        padding: pixels added around the frame before the convolution.
+        psf: kernel `[ky, kx]` on the grid's pixel scale / `psf_supersampling`, or None.
+        supersampling: nodes along each side of a pixel, a multiple of `psf_supersampling`.
+        padding: pixels added around the frame before the convolution, or "psf" for half a kernel: all that can
+            scatter into the frame. The default 0 leaves the pixels nearest to the edge too faint, where light
+            reaches that far.
+        quadrature: "midpoint" (default) or "gauss-legendre".
+        refine: whole numbers `[ny, nx]`: how many times more nodes along each side of a pixel; None for 1.
+        psf_supersampling: kernel pixels along each side of an image pixel. Above 1 the light is convolved before it
+            is summed over the pixel.
+        psf_method: "auto" (default), "direct", "fft" or "low-rank", see `PSF`.
+        psf_tolerance: largest error of a low-rank kernel, see `PSF`.
         dtype: "float32" (default) or "float64".
 
     Input shape:
@@ -46,8 +56,9 @@ class LensLayer(keras.layers.Layer):
         `[...batch, ny, nx]`, counts/s per pixel.
 
     Raises:
-        ParameterError: supersampling, padding, dtype or psf cannot be used; a list of the input has another length
-            than its list of profiles, or its key is unknown; a profile's parameter is missing or unknown.
+        ParameterError: a setting of the sampling, of the PSF or of the dtype cannot be used; a list of the input has
+            another length than its list of profiles, or its key is unknown; a profile's parameter is missing or
+            unknown.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -70,7 +81,13 @@ class LensLayer(keras.layers.Layer):
         source: Sequence[LightProfile] = (),
         psf: np.ndarray | None = None,
         supersampling: int = 1,
-        padding: int = 0,
+        padding: int | str = 0,
+        *,
+        quadrature: str = "midpoint",
+        refine: np.ndarray | None = None,
+        psf_supersampling: int = 1,
+        psf_method: str = "auto",
+        psf_tolerance: float = 1e-5,
         dtype: str = "float32",
         **kwargs: Any,
     ) -> None:
@@ -79,16 +96,47 @@ class LensLayer(keras.layers.Layer):
         super().__init__(dtype=dtype, **kwargs)
         self.grid = grid
         self.mass, self.lens_light, self.source = tuple(mass), tuple(lens_light), tuple(source)
-        self.supersampling, self.padding = supersampling, padding
-        x, y = grid.coordinates(supersampling, padding)
-        self._x, self._y = x.astype(dtype), y.astype(dtype)
-        padded_shape = tuple(n + 2 * padding for n in grid.shape)
-        self.psf = None if psf is None else PSF(psf, padded_shape, dtype)
+        self._sampling = {
+            "supersampling": supersampling,
+            "padding": padding,
+            "quadrature": quadrature,
+            "refine": None if refine is None else np.asarray(refine),
+            "psf_supersampling": psf_supersampling,
+            "psf_method": psf_method,
+            "psf_tolerance": psf_tolerance,
+        }
+        margin = self._margin(psf)
+        self.psf = None
+        if psf is not None:
+            self.psf = PSF(
+                psf,
+                grid.shape,
+                method=psf_method,
+                tolerance=psf_tolerance,
+                supersampling=psf_supersampling,
+                padding=margin,
+                dtype=dtype,
+            )
+        # The light is drawn on the cells of the PSF: pixels, or parts of them.
+        cell = 1 if psf is None else psf_supersampling
+        self._cells = PixelIntegration(
+            PixelGrid(tuple(n * cell for n in grid.shape), grid.pixel_scale / cell, grid.center),
+            self._nodes_of_a_cell(),
+            quadrature,
+            padding=margin * cell,
+            refine=None if refine is None else np.kron(refine, np.ones((cell, cell), int)),
+            dtype=dtype,
+        )
 
     @property
     def light(self) -> tuple[LightProfile, ...]:
         """The light profiles in the order of `images`: lens light, then source."""
         return self.lens_light + self.source
+
+    @property
+    def samples(self) -> int:
+        """Positions at which the light is evaluated for one image."""
+        return sum(np.broadcast(x, y).size for x, y in self._cells.positions)
 
     def __call__(self, inputs: dict[str, list[Values]], **kwargs: Any) -> tf.Tensor:
         # Here and not in `call`, where Keras would bury the message under its own.
@@ -103,7 +151,9 @@ class LensLayer(keras.layers.Layer):
             for group, profiles in inputs.items()
         }
         amplitudes = [self._tensor(values["amp"])[..., None, None] for values in light]
-        return sum(a * image for a, image in zip(amplitudes, self.images(unit), strict=True))
+        parts = zip(*self._brightness(unit), strict=True)
+        # What follows is linear: one convolution of the sum, not a sum of convolutions.
+        return self._observe([sum(a * b for a, b in zip(amplitudes, part, strict=True)) for part in parts])
 
     def images(self, inputs: dict[str, list[Values]]) -> list[tf.Tensor]:
         """The image of every light profile for unit amplitude, `[...batch, ny, nx]` each, lens light first.
@@ -112,35 +162,39 @@ class LensLayer(keras.layers.Layer):
         without "amp".
         """
         self._check(inputs, amplitudes=False)
-        inputs = tf.nest.map_structure(self._tensor, inputs)
-        mass, lens_light, source = (inputs.get(group, []) for group in ("mass", "lens_light", "source"))
-        brightness = [p.brightness(self._x, self._y, **v) for p, v in zip(self.lens_light, lens_light, strict=True)]
-        return [self._observe(b) for b in brightness] + self.lens_source(mass, source)
+        return [self._observe(b) for b in self._brightness(tf.nest.map_structure(self._tensor, inputs))]
 
     def lens_source(self, mass: list[Values], source: list[Values]) -> list[tf.Tensor]:
         """The lensed image of every source profile for unit amplitude, `[...batch, ny, nx]` each."""
-        if not self.source:
-            return []
-        beta_x, beta_y = self._source_position(mass)
-        return [self._observe(p.brightness(beta_x, beta_y, **v)) for p, v in zip(self.source, source, strict=True)]
+        return [self._observe(b) for b in self._source_brightness(mass, source)]
 
     def deflection(self, mass: list[Values], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Total deflection (alpha_x, alpha_y) of all mass profiles at given positions, arcsec."""
-        alphas = [p.deflection(x, y, **v) for p, v in zip(self.mass, mass, strict=True)]
-        if not alphas:
-            return tf.zeros_like(x + y), tf.zeros_like(x + y)
-        return tuple(sum(component[1:], component[0]) for component in zip(*alphas, strict=True))
+        return total(self.mass, mass).deflection(x, y)
+
+    def replace(self, **changes: Any) -> "LensLayer":
+        """The same layer with other settings, named as in the constructor.
+
+        Example:
+            >>> LensLayer(PixelGrid((20, 30), 0.1)).replace(supersampling=3).get_config()["supersampling"]
+            3
+        """
+        parts = {"grid": self.grid, "mass": self.mass, "lens_light": self.lens_light, "source": self.source}
+        kernel = None if self.psf is None else self.psf.kernel
+        settings = parts | self._sampling | {"psf": kernel, "dtype": self.compute_dtype}
+        return LensLayer(**(settings | changes))
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return config | {
+        refine = self._sampling["refine"]
+        return {
+            **super().get_config(),
             "grid": {"shape": self.grid.shape, "pixel_scale": self.grid.pixel_scale, "center": self.grid.center},
-            "mass": [_profile_config(p) for p in self.mass],
-            "lens_light": [_profile_config(p) for p in self.lens_light],
-            "source": [_profile_config(p) for p in self.source],
+            "mass": [keras.saving.serialize_keras_object(p) for p in self.mass],
+            "lens_light": [keras.saving.serialize_keras_object(p) for p in self.lens_light],
+            "source": [keras.saving.serialize_keras_object(p) for p in self.source],
             "psf": None if self.psf is None else self.psf.kernel.tolist(),
-            "supersampling": self.supersampling,
-            "padding": self.padding,
+            **self._sampling,
+            "refine": None if refine is None else refine.tolist(),
             "dtype": self.compute_dtype,
         }
 
@@ -148,27 +202,54 @@ class LensLayer(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "LensLayer":
         config = dict(config)
         config["grid"] = PixelGrid(**config["grid"])
-        config["mass"] = [_profile(mass_profiles, p) for p in config["mass"]]
-        for group in ("lens_light", "source"):
-            config[group] = [_profile(light_profiles, p) for p in config[group]]
-        if config["psf"] is not None:
-            config["psf"] = np.array(config["psf"])
+        for group in ("mass", "lens_light", "source"):
+            config[group] = [_profile(p) for p in config[group]]
+        for name in ("psf", "refine"):
+            if config[name] is not None:
+                config[name] = np.array(config[name])
         return cls(**config)
 
-    def _source_position(self, mass: list[Values]) -> tuple[tf.Tensor, tf.Tensor]:
-        alpha_x, alpha_y = self.deflection(mass, self._x, self._y)
-        return self._x - alpha_x, self._y - alpha_y
+    def _brightness(self, inputs: dict[str, list[Values]]) -> list[list[tf.Tensor]]:
+        """For every light profile, lens light first: its brightness at each set of sampled positions."""
+        mass, lens_light, source = (inputs.get(group, []) for group in ("mass", "lens_light", "source"))
+        seen = [_evaluate(p, v, self._cells.positions) for p, v in zip(self.lens_light, lens_light, strict=True)]
+        return seen + self._source_brightness(mass, source)
 
-    def _observe(self, brightness: tf.Tensor) -> tf.Tensor:
-        s = self.supersampling
-        ny, nx = (n + 2 * self.padding for n in self.grid.shape)
-        batch = tf.shape(brightness)[:-2]
-        if s > 1:
-            brightness = tf.reduce_mean(tf.reshape(brightness, tf.concat([batch, [ny, s, nx, s]], 0)), [-3, -1])
-        image = brightness * tf.constant(self.grid.pixel_area, brightness.dtype)
-        if self.psf is not None:
-            image = self.psf.convolve(image)
-        return image[..., self.padding : ny - self.padding, self.padding : nx - self.padding]
+    def _source_brightness(self, mass: list[Values], source: list[Values]) -> list[list[tf.Tensor]]:
+        if not self.source:
+            return []
+        behind = []
+        for x, y in self._cells.positions:
+            alpha_x, alpha_y = self.deflection(mass, x, y)
+            behind.append((x - alpha_x, y - alpha_y))
+        return [_evaluate(p, v, behind) for p, v in zip(self.source, source, strict=True)]
+
+    def _observe(self, brightness: Sequence[tf.Tensor]) -> tf.Tensor:
+        image = self._cells.mean(brightness)
+        image = image * tf.constant(self.grid.pixel_area, image.dtype)
+        return image if self.psf is None else self.psf.convolve(image)
+
+    def _margin(self, psf: np.ndarray | None) -> int:
+        """Padding in whole pixels."""
+        padding, cell = self._sampling["padding"], self._sampling["psf_supersampling"]
+        if isinstance(padding, str) and padding != "psf":
+            raise ParameterError(f'LensLayer.padding must be a number of pixels or "psf", got {padding!r}')
+        self.grid.coordinates(cell, 0 if padding == "psf" else padding)  # refuses what is not whole
+        if psf is None:
+            if cell != 1:
+                raise ParameterError(f"LensLayer.psf_supersampling is {cell}, but there is no psf")
+            return 0  # nothing brings light in
+        half = max(np.shape(psf)) // 2
+        return -(-half // cell) if padding == "psf" else padding
+
+    def _nodes_of_a_cell(self) -> int:
+        samples, cell = self._sampling["supersampling"], self._sampling["psf_supersampling"]
+        self.grid.coordinates(samples)  # refuses what is not whole
+        if samples % cell:
+            raise ParameterError(
+                f"LensLayer.supersampling must be a multiple of psf_supersampling ({cell}), got {samples}"
+            )
+        return samples // cell
 
     def _check(self, inputs: dict[str, list[Values]], amplitudes: bool) -> None:
         groups = {"mass": self.mass, "lens_light": self.lens_light, "source": self.source}
@@ -205,13 +286,21 @@ def _inputs(profile: Profile) -> set[str]:
     return {*profile.parameter_names, *(["image"] if takes_image else [])}
 
 
-def _profile_config(profile: Profile) -> dict[str, Any]:
-    return {"profile": type(profile).__name__, **profile.get_config()}
+def _evaluate(profile: LightProfile, values: Values, positions: Sequence[tuple]) -> list[tf.Tensor]:
+    return [profile.brightness(x, y, **values) for x, y in positions]
 
 
-def _profile(module: Any, config: dict[str, Any]) -> Profile:
-    settings = {name: value for name, value in config.items() if name != "profile"}
-    known = {name: kind for name in module.__all__ if isinstance(kind := getattr(module, name), type)}
-    if config["profile"] not in known:
-        raise ParameterError(f"unknown profile {config['profile']!r}; known are {sorted(known)}")
-    return known[config["profile"]].from_config(settings)
+def _profile(config: dict[str, Any]) -> Profile:
+    # A profile is known to Keras once its module is imported; ours are found without the user doing so.
+    if str(config.get("module")).startswith("tflens."):
+        importlib.import_module(config["module"])
+    try:
+        profile = keras.saving.deserialize_keras_object(config)
+    except TypeError:
+        profile = None
+    if not isinstance(profile, Profile):
+        raise ParameterError(
+            f"unknown profile {config.get('class_name')!r} in a LensLayer's configuration; one of your own must be "
+            "imported before"
+        )
+    return profile

@@ -7,13 +7,16 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from tflens.chunks import chunk_size, in_chunks
 from tflens.errors import ParameterError
 from tflens.lens_layer import LensLayer, Values
 from tflens.light import LightProfile, Sersic
 from tflens.linear import LinearSolution, marginalize
 from tflens.mass import EPL, MassProfile, Shear
+from tflens.mass.total import Total, total
 from tflens.observation import Observation
 from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base, log_normal, to_base
+from tflens.refinement import suggest_refinement
 
 Frame = tuple[slice, slice]
 
@@ -154,16 +157,29 @@ class LensModel:
         """The part of u that the source's network takes, `[...batch, latent_dim]`."""
         return u[..., self.physical_dim :]
 
+    def total_mass(self, values: Mapping[str, tf.Tensor | float]) -> Total:
+        """Deflection, potential and convergence of the whole lens as functions of position.
+
+        What `tflens.critical`, `tflens.images` and `tflens.time_delay` take. Values by full name, `[...batch]`, as
+        `physical` gives them; those of the light are ignored.
+
+        Example:
+            >>> lens = LensModel(source=Sersic()).total_mass({
+            ...     "lens.theta_E": 1.0, "lens.gamma": 2.0, "lens.e1": 0.0, "lens.e2": 0.0, "lens.center_x": 0.0,
+            ...     "lens.center_y": 0.0, "shear.gamma1": 0.0, "shear.gamma2": 0.0})
+            >>> round(float(lens.potential(tf.constant([[3.0]]), tf.constant([[4.0]]))[0, 0]), 4)
+            5.0
+        """
+        return total(self.lens, _inputs(self._lens_labels(), values))
+
     def layer_inputs(self, values: Mapping[str, tf.Tensor], image: tf.Tensor | None) -> dict[str, list[Values]]:
         """Arranges physical parameters, and the source's image, as `LensLayer` takes them."""
 
-        def of(labelled: list[tuple[str, Any]]) -> list[Values]:
-            return [{name: values[f"{label}.{name}"] for name in c.parameter_names} for label, c in labelled]
-
-        source = of(self._source_labels())
+        source = _inputs(self._source_labels(), values)
         if image is not None:
             source[0]["image"] = image
-        return {"mass": of(self._lens_labels()), "lens_light": of(self._lens_light_labels()), "source": source}
+        mass, lens_light = (_inputs(labels, values) for labels in (self._lens_labels(), self._lens_light_labels()))
+        return {"mass": mass, "lens_light": lens_light, "source": source}
 
     def _lens_labels(self) -> list[tuple[str, MassProfile]]:
         return _labelled([("shear" if isinstance(p, Shear) else "lens", p) for p in self.lens])
@@ -208,7 +224,8 @@ class LensTarget:
         model: the model.
         observation: the data; only its used pixels count.
         frame: rows and columns of the image to compute, all by default; coordinates stay those of the whole image.
-        supersampling: samples along each side of a pixel.
+        supersampling: samples along each side of a pixel, at the nodes of a Gauss-Legendre rule.
+        refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refined` makes one.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -220,7 +237,12 @@ class LensTarget:
     """
 
     def __init__(
-        self, model: LensModel, observation: Observation, frame: Frame | None = None, supersampling: int = 1
+        self,
+        model: LensModel,
+        observation: Observation,
+        frame: Frame | None = None,
+        supersampling: int = 1,
+        refine: np.ndarray | None = None,
     ) -> None:
         self.model, self.observation = model, observation
         self.frame = frame if frame is not None else (slice(None), slice(None))
@@ -233,6 +255,8 @@ class LensTarget:
             source=[] if model.source is None else [model.source],
             psf=observation.psf,
             supersampling=supersampling,
+            quadrature="gauss-legendre",
+            refine=refine,
             dtype=model.dtype,
         )
         # Variables, so that data of the same shape can be exchanged without compiling anything again.
@@ -246,6 +270,8 @@ class LensTarget:
         self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
         self._compiled_source = tf.function(self._source_design, jit_compile=True, autograph=False)
         self._compiled_tangents = tf.function(self._physical_tangents, jit_compile=True, autograph=False)
+        self._compiled_likelihood = tf.function(self._physical_likelihood, jit_compile=True, autograph=False)
+        self._compiled_posterior = tf.function(self._physical_posterior, jit_compile=True, autograph=False)
 
     def use(self, mask: np.ndarray) -> None:
         """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
@@ -264,6 +290,31 @@ class LensTarget:
         weight = np.where(mask, 1 / self.noise, 0)
         self._weight.assign(weight)
         self._data.assign((weight * self.image).reshape(-1))
+
+    def refined(self, u: np.ndarray, tolerance: float = 0.05) -> "LensTarget":
+        """The same target with a map of finer sampling that suits models near given points.
+
+        Args:
+            u: likely points `[n, dim]`.
+            tolerance: largest rendering error of any of them in any pixel, in units of the noise.
+
+        Warns:
+            UserWarning: the tolerance cannot be met, see `suggest_refinement`.
+        """
+        points = tf.constant(u, self.model.dtype)
+        values, amplitudes = self.model.physical(points), tf.nn.relu(self.linear(points).mean)
+        inputs = self.model.layer_inputs(values, self.source_image(points))
+        for light, amplitude in zip(
+            [*inputs["lens_light"], *inputs["source"]], tf.unstack(amplitudes, axis=-1), strict=False
+        ):
+            light["amp"] = amplitude
+        # A pixel that is not used has no noise to speak of: it counts through the PSF alone.
+        noise = np.where(self.mask, self.noise, self.noise[self.mask].max())
+        refine = suggest_refinement(self.layer, inputs, noise, tolerance)
+        settings = self.layer.get_config()
+        target = LensTarget(self.model, self.observation, self.frame, settings["supersampling"], refine)
+        target.use(self.mask)
+        return target
 
     def source_image(self, u: tf.Tensor) -> tf.Tensor | None:
         """Pixels of the source for base-space values u, or None for a source without a network."""
@@ -318,8 +369,41 @@ class LensTarget:
         return -0.5 * tf.reduce_sum(u**2, -1)
 
     def log_prob(self, u: tf.Tensor) -> tf.Tensor:
-        """Log posterior `[batch]`, up to a constant."""
-        return self.log_likelihood(u) + self.log_prior(u)
+        """Log posterior `[batch]`, up to a constant; differentiable once.
+
+        Its gradient is computed with it, by `value_and_gradient`: for the value alone, `log_likelihood(u) +
+        log_prior(u)` is cheaper.
+        """
+
+        @tf.custom_gradient
+        def value(u: tf.Tensor):
+            value, gradient = self.value_and_gradient(u)
+            return value, lambda upstream: upstream[:, None] * gradient
+
+        return value(u)
+
+    def value_and_gradient(self, u: tf.Tensor, power: float | tf.Tensor = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
+        """Log posterior `[batch]` and its gradient `[batch, dim]`, in one compiled program.
+
+        Not differentiable itself.
+
+        Args:
+            u: points `[batch, dim]`.
+            power: to which the likelihood is raised, a number; below 1 it is tempered.
+        """
+        u = tf.stop_gradient(u)  # a tape further out would have every operation keep its intermediate results
+        power = tf.convert_to_tensor(power, u.dtype)
+        if not self.model.latent_dim:
+            return self._compiled_posterior(u, power, self._weight, self._data)
+        latents = self.model.latents(u)
+        with tf.GradientTape() as tape:
+            tape.watch(latents)
+            image = self.model.source.image(latents)
+        value, by_physical, by_image = self._compiled_likelihood(
+            u[:, : self.model.physical_dim], image, self._weight, self._data
+        )
+        by_latents = tape.gradient(image, latents, output_gradients=by_image)
+        return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
 
     def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
@@ -339,6 +423,30 @@ class LensTarget:
     def _physical_design(self, physical: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
         images = self._unit_images(physical, image) * weight
         return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
+
+    def _physical_posterior(
+        self, u: tf.Tensor, power: tf.Tensor, weight: tf.Tensor, data: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Log posterior `[batch]` and gradient `[batch, dim]` of a model without latents."""
+        value, gradient, _ = self._physical_likelihood(u, None, weight, data)
+        return power * value + self.log_prior(u), power * gradient - u
+
+    def _physical_likelihood(
+        self, physical: tf.Tensor, image: tf.Tensor | None, weight: tf.Tensor, data: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the source's pixels."""
+
+        def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                design = self._physical_design(arguments[0], weight, arguments[1] if arguments[1:] else None)
+                value = marginalize(design, data, self.prior_scale, self.model.positive).log_likelihood
+            return [value, *tape.gradient(value, arguments)]
+
+        arguments = [physical] if image is None else [physical, image]
+        outputs = [tf.TensorSpec(shape, physical.dtype) for shape in ([], *(a.shape[1:] for a in arguments))]
+        value, *gradients = in_chunks(lanes, arguments, outputs, chunk_size(self.layer.samples))
+        return value, gradients[0], gradients[1] if gradients[1:] else None
 
     def _physical_tangents(
         self, physical: tf.Tensor, directions: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None
@@ -382,6 +490,12 @@ class Evaluation:
     def chi2(self) -> float:
         """Mean squared residual over the used pixels."""
         return float(np.nanmean(self.residual**2))
+
+
+def _inputs(labelled: list[tuple[str, Any]], values: Mapping[str, Any]) -> list[Values]:
+    """The arguments of each profile's functions, from values by full name."""
+    declared = [(label, profile, [n for p in profile.parameters for n in p.names]) for label, profile in labelled]
+    return [profile.inputs({n: values[f"{label}.{n}"] for n in names}) for label, profile, names in declared]
 
 
 def _labelled(components: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

@@ -1,7 +1,9 @@
 """What mass and light profiles share: declared parameters, and a configuration that rebuilds them."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import keras
 import tensorflow as tf
 
 from tflens.parameters import Parameter
@@ -16,10 +18,20 @@ class Profile:
 
     parameters: ClassVar[tuple[Parameter, ...]] = ()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Keras saves and loads any profile by this name, wherever it was defined; mass and light may share names.
+        package = cls.__module__.rpartition(".")[0] or cls.__module__
+        keras.saving.register_keras_serializable(package)(cls)
+
     @property
     def parameter_names(self) -> tuple[str, ...]:
         """Flat names of the parameters, in the order of declaration."""
         return tuple(name for parameter in self.parameters for name in parameter.names)
+
+    def inputs(self, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The keyword arguments of the profile's functions, from the values of its declared `parameters`."""
+        return dict(values)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

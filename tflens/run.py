@@ -90,7 +90,12 @@ def execute(
             for each in told:
                 each(status)
 
-        result = fit(job.observation, model, settings, tell if told else unwatched)
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            result = fit(job.observation, model, settings, tell if told else unwatched)
+        for warning in heard:
+            if warning.category is UserWarning:
+                note(str(warning.message))
         write_results(result, config.as_dict(), job.folder)
         if events is not None:
             events.add_results(result)

@@ -60,13 +60,7 @@ def search(target: LensTarget, starts: np.ndarray, steps: int, survivors: int, p
 
     @tf.function(autograph=False)
     def climb(state: AdamState, rates: tf.Tensor, cooling: tf.Tensor) -> tuple[AdamState, tf.Tensor]:
-        def value_and_gradient(u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.GradientTape() as tape:
-                tape.watch(u)
-                value = target.log_likelihood(u) * cooling + target.log_prior(u)
-            return value, tape.gradient(value, u)
-
-        return adam(value_and_gradient, state, rates)
+        return adam(lambda u: target.value_and_gradient(u, cooling), state, rates)
 
     for first in range(0, steps, chunk):
         fraction = first / steps
@@ -93,7 +87,7 @@ def polish(target: LensTarget, optimum: Optimum, steps: int, progress: Progress 
             (tf.constant(0), state),
         )[1]
 
-    score = tf.function(target.log_prob, autograph=False)
+    score = tf.function(lambda u: target.log_likelihood(u) + target.log_prior(u), autograph=False)
 
     def run(u: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         state = start_levenberg_marquardt(tf.constant(u))

@@ -1,0 +1,131 @@
+"""Which pixels need finer sampling: those whose rendering error would otherwise reach the noise."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tflens.errors import ParameterError
+from tflens.grid import PixelGrid
+from tflens.lens_layer import LensLayer
+from tflens.psf import PSF
+
+
+def suggest_refinement(
+    layer: LensLayer,
+    inputs: dict[str, list[dict[str, Any]]],
+    noise: np.ndarray | float,
+    tolerance: float = 0.05,
+    levels: Sequence[int] = (4, 16, 64),
+) -> np.ndarray:
+    """A map of finer sampling, on few pixels, that keeps the image's error below `tolerance` times the noise.
+
+    A pixel's error before the PSF is the difference between the layer's own sampling and the first level's. Pixels
+    are refined in the order of their error's weight in the image until what is left, after the PSF, is nowhere above
+    half the tolerance; of the refined ones, those that still differ at the next level go on to it, within half of what
+    remains. So the ridges of the arcs and the cusp of a galaxy are found one after the other, and nothing else is
+    paid for. Where the highest level does not do, as for a Sersic index of 8, a warning says what error is left.
+
+    The map holds for models close to `inputs`: give a batch of likely ones, and every one of them is kept to the
+    tolerance. Loss of light beyond the frame is not considered (see `LensLayer`'s padding).
+
+    Args:
+        layer: with the sampling that is to be refined; a `refine` of its own is ignored.
+        inputs: of the layer; the models' light with its amplitudes.
+        noise: standard deviation of a pixel, counts/s, a number or `[ny, nx]`.
+        tolerance: largest error, in units of the noise.
+        levels: parts along each side of a pixel, ascending, that may be used.
+
+    Returns:
+        Whole numbers `[ny, nx]`, 1 = leave as it is: `layer.replace(refine=...)`.
+
+    Raises:
+        ParameterError: the noise is not positive, or the levels are not ascending whole numbers above 1.
+
+    Warns:
+        UserWarning: the tolerance is not met by the highest level, measured against twice as many samples.
+
+    Example:
+        >>> from tflens.light import Sersic
+        >>> layer = LensLayer(PixelGrid((9, 11), 0.1), lens_light=[Sersic()], supersampling=2)
+        >>> galaxy = {"R_sersic": 0.5, "n_sersic": 4.0, "e1": 0.0, "e2": 0.0, "center_x": 0.0, "center_y": 0.0}
+        >>> refine = suggest_refinement(layer, {"lens_light": [galaxy | {"amp": 1.0}]}, noise=0.05)
+        >>> refine[3:6, 4:7]
+        array([[ 1,  4,  1],
+               [ 4, 64,  4],
+               [ 1,  4,  1]])
+    """
+    noise = np.broadcast_to(np.asarray(noise, np.float64), layer.grid.shape)
+    if not (noise > 0).all():
+        raise ParameterError("suggest_refinement: the noise must be positive in every pixel")
+    levels = list(levels)
+    if levels != sorted(set(levels)) or not all(isinstance(n, int | np.integer) and n > 1 for n in levels):
+        raise ParameterError(f"suggest_refinement: levels must be ascending whole numbers above 1, got {levels}")
+    cell = layer.get_config()["psf_supersampling"]
+    kernel = np.ones((1, 1)) if layer.psf is None else layer.psf.kernel
+    psf = PSF(kernel, layer.grid.shape, supersampling=cell, dtype="float64")
+    bare = _without_psf(layer, cell)
+    weight = _weight(psf, noise, bare.grid.shape)
+
+    def render(refine: np.ndarray) -> np.ndarray:
+        """Images before the PSF, `[models, cells]`, per pixel's area."""
+        image = bare.replace(refine=_on_cells(refine, cell))(inputs).numpy()
+        return cell**2 * image.reshape(-1, *bare.grid.shape).astype(np.float64)
+
+    def largest(error: np.ndarray) -> float:
+        """After the PSF, over models and pixels, in units of the noise."""
+        return float(np.max(np.abs(psf.convolve(tf.constant(error))) / noise))
+
+    refine = np.ones(layer.grid.shape, int)
+    candidates, budget = np.ones(layer.grid.shape, bool), tolerance
+    for level in levels:
+        budget /= 2
+        error = render(refine) - render(np.where(candidates, level, refine))
+        candidates = _fewest(
+            np.abs(error * weight).max(0),
+            cell,
+            lambda chosen, error=error, budget=budget: largest(np.where(chosen, 0.0, error)) <= budget,
+        )
+        refine[candidates] = level
+    left = largest(render(refine) - render(np.where(candidates, 2 * levels[-1], refine)))
+    if left > budget:
+        warnings.warn(
+            f"suggest_refinement: with {levels[-1]} parts a side the error is still {left:.3g} of the noise, above "
+            f"{budget:g}, what the tolerance {tolerance:g} leaves to the last level; add a higher one to {levels}",
+            stacklevel=2,
+        )
+    return refine
+
+
+def _without_psf(layer: LensLayer, cell: int) -> LensLayer:
+    """The layer that draws what the PSF is given: the light on its cells."""
+    grid = PixelGrid(tuple(n * cell for n in layer.grid.shape), layer.grid.pixel_scale / cell, layer.grid.center)
+    samples = layer.get_config()["supersampling"] // cell
+    return layer.replace(grid=grid, psf=None, psf_supersampling=1, supersampling=samples, padding=0, refine=None)
+
+
+def _on_cells(pixels: np.ndarray, cell: int) -> np.ndarray:
+    return np.repeat(np.repeat(pixels, cell, 0), cell, 1)
+
+
+def _weight(psf: PSF, noise: np.ndarray, cells: tuple[int, int]) -> np.ndarray:
+    """What an error in each cell brings about in the image, in units of the noise: the PSF's adjoint of 1 / noise."""
+    flat = tf.zeros(cells, tf.float64)
+    with tf.GradientTape() as tape:
+        tape.watch(flat)
+        total = tf.reduce_sum(psf.convolve(flat) / noise)
+    return tape.gradient(total, flat).numpy()
+
+
+def _fewest(error: np.ndarray, cell: int, good: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """The fewest pixels, worst first, that make `good` when they (their cells) are freed of their error `[cells]`."""
+    ny, nx = (n // cell for n in error.shape)
+    worst = error.reshape(ny, cell, nx, cell).max((1, 3))
+    rank = np.argsort(np.argsort(-worst, axis=None)).reshape(ny, nx)
+    low, high = 0, rank.size
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if good(_on_cells(rank < middle, cell)) else (middle + 1, high)
+    return rank < high
