@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench wheel clean
+.PHONY: demo test test-slow lint bench bench-profiles bench-clean wheel clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tflens needs Python 3.11 or newer; call: make PYTHON=python3.11 ...")'
@@ -25,8 +25,16 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The other packages get environments of their own in .bench/, made at the first run; BENCH="--quick" for a short one.
 bench: $(READY)
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench.py $(BENCH)
+	$(BIN)/python scripts/update_tables.py
+
+bench-profiles: $(READY)
+	$(BIN)/python scripts/profile_costs.py
+
+bench-clean:
+	rm -rf .bench
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

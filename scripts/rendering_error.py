@@ -92,7 +92,7 @@ def measure(lenses: int, pixels: int, pixel_scale: float, seed: int) -> list[dic
         lacking = even(inputs).numpy() - even.replace(padding="psf")(inputs).numpy()
         add("padding 0 instead of half a PSF", truth + lacking, 4)
 
-    default = f"midpoint {FitSettings().supersampling}"
+    default = f"gauss-legendre {FitSettings().supersampling}, refined"
     records = []
     for name, rows in found.items():
         largest, typical, evaluations = np.array(rows).T

@@ -80,6 +80,21 @@ CASES: dict[str, MassCase] = {
         lenstronomy=Lenstronomy(counterpart(["EPL"], lambda v: [v])),
         ranges={"gamma": (1.2, 2.8), "e1": (-0.42, 0.42), "e2": (-0.42, 0.42)},
     ),
+    # As flat as a disc seen edge-on, q = 0.05, and slopes from nearly a sheet to nearly a point mass.
+    "EPL, flat": MassCase(
+        exact=EPL(max_ellipticity=0.91, tolerance=1e-15),
+        shipped=EPL(max_ellipticity=0.91),
+        short=EPL(tolerance=0.1),
+        nasty={
+            "q = 0.05": {"e1": -0.9047},
+            "q = 0.05, tilted": {"e1": 0.6, "e2": -0.677},
+            "q = 0.05, almost a sheet": {"e2": 0.9047, "gamma": 1.001},
+            "q = 0.05, almost a point mass": {"e2": 0.9047, "gamma": 2.999},
+        },
+        lenstronomy=Lenstronomy(counterpart(["EPL"], lambda v: [v])),
+        ranges={"gamma": (1.02, 2.98), "e1": (-0.63, 0.63), "e2": (-0.63, 0.63)},
+        repeats="EPL",
+    ),
     "SIE": MassCase(
         exact=SIE(tolerance=1e-15),
         shipped=SIE(),

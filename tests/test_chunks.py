@@ -1,10 +1,10 @@
-"""Batches in pieces equal batches at once."""
+"""Batches in pieces, one after another or side by side, equal batches at once."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tflens.chunks import in_chunks
+from tflens.chunks import in_chunks, in_streams
 
 
 @pytest.mark.parametrize("batch", [1, 4, 5, 8, 11])
@@ -21,6 +21,25 @@ def test_pieces_equal_the_whole(batch, xla):
     outputs = [tf.TensorSpec([], tf.float64), tf.TensorSpec([3], tf.float64)]
     run = tf.function(lambda x, s: in_chunks(function, [x, s], outputs, size=4), jit_compile=xla, autograph=False)
     total, square = run(x, scale)
-    np.testing.assert_allclose(total, x.numpy().sum(1) * scale.numpy(), rtol=1e-14)
-    np.testing.assert_array_equal(square, x.numpy() ** 2)
+    np.testing.assert_allclose(total, x.numpy().sum(1) * scale.numpy(), rtol=1e-13)
+    np.testing.assert_allclose(square, x.numpy() ** 2, rtol=1e-15)
     assert max(lanes) <= 4
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("cores", [1, 2, 4])
+def test_streams_equal_the_whole(batch, cores, monkeypatch):
+    monkeypatch.setattr("tflens.chunks.os.sched_getaffinity", lambda _: set(range(cores)))
+    x = tf.constant(np.random.default_rng(batch).normal(size=(batch, 3)))
+    lanes: list[int] = []
+
+    def function(x: tf.Tensor, scale: tf.Tensor) -> list[tf.Tensor]:
+        lanes.append(x.shape[0])
+        return [tf.reduce_sum(x, -1) * scale, x**2]
+
+    scale = tf.range(batch, dtype=tf.float64)
+    total, square = in_streams(function, [x, scale])
+    np.testing.assert_allclose(total, x.numpy().sum(1) * scale.numpy(), rtol=1e-13)
+    np.testing.assert_allclose(square, x.numpy() ** 2, rtol=1e-15)
+    assert len(lanes) == min(batch, cores)
+    assert max(lanes) - min(lanes) <= 1

@@ -295,12 +295,17 @@ class TestPixels:
         assert part.mask.shape == (14, 19)
         np.testing.assert_allclose(images(part, u), images(whole, u)[:, *frame], rtol=1e-10, atol=1e-13)
 
-    def test_supersampling_is_the_sum_over_finer_pixels(self):
+    def test_supersampling_is_the_gauss_legendre_mean_over_a_pixel(self):
         u = tiny_lens.near_truth(1, 0.1)[0]
-        coarse = LensTarget(tiny_lens.model(), tiny_lens.blank(tiny_lens.DELTA, (9, 12), 0.3), supersampling=3)
-        fine = LensTarget(tiny_lens.model(), tiny_lens.blank(tiny_lens.DELTA, (27, 36), 0.1))
-        binned = images(fine, u)[:2].reshape(2, 9, 3, 12, 3).sum((2, 4))
-        np.testing.assert_allclose(images(coarse, u)[:2], binned, rtol=1e-10)
+        pixels = LensTarget(tiny_lens.model(), tiny_lens.blank(tiny_lens.DELTA, (9, 12), 0.3), supersampling=2)
+        # Its two nodes on each axis stand 1/sqrt(12) of a pixel from the middle, with equal weights.
+        shift, mean = 0.3 / np.sqrt(12), 0.0
+        inputs = pixels.model.layer_inputs(pixels.model.physical(tf.constant(u[None])), None)
+        for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
+            grid = PixelGrid((9, 12), 0.3, center=(x * shift, y * shift))
+            layer = LensLayer(grid, pixels.model.lens, pixels.model.lens_light, [pixels.model.source], dtype="float64")
+            mean = mean + np.stack(layer.images(inputs))[:, 0] / 4
+        np.testing.assert_allclose(images(pixels, u, (1.0, 1.0, 0.0))[:2], mean, rtol=1e-10)
 
     def test_component_lies_where_its_coordinates_say(self):
         model = LensModel(lens=[], lens_light=[Sersic()], dtype="float64")

@@ -1,10 +1,12 @@
-"""Large batches in pieces whose intermediate results stay in the processor's cache."""
+"""Large batches in pieces: small enough for the processor's cache, and side by side on its cores."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import tensorflow as tf
 
-_SAMPLES = 160_000  # 16 lanes of 100 x 100 positions: 8 and 32 lanes take 1.1 times as long, 128 1.4 times
+_SAMPLES = 40_000  # 4 lanes of 100 x 100 positions, a core's second-level cache; 2 to 16 lanes differ by a tenth
 
 
 def chunk_size(samples: int) -> int:
@@ -12,7 +14,7 @@ def chunk_size(samples: int) -> int:
 
     Example:
         >>> chunk_size(100 * 100), chunk_size(200 * 200)
-        (16, 4)
+        (4, 1)
     """
     return max(1, _SAMPLES // samples)
 
@@ -46,3 +48,28 @@ def in_chunks(
     signature = [tf.TensorSpec([size, *spec.shape], spec.dtype) for spec in outputs]
     results = tf.map_fn(function, shaped, fn_output_signature=signature)
     return [tf.reshape(r, [pieces * size, *spec.shape])[:batch] for r, spec in zip(results, outputs, strict=True)]
+
+
+def in_streams(function: Callable[..., Sequence[tf.Tensor]], arguments: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Applies a compiled function to equal parts of a batch, on as many cores as there are.
+
+    XLA shares every single operation among the cores, and waits for all of them before the next: for lenses of 100 x
+    100 pixels that takes half as long again as letting each core have lenses of its own. On a GPU, and for a batch of
+    one, this is a plain call.
+
+    Args:
+        function: from tensors `[batch, ...]` to tensors `[batch, ...]`, each lane by itself; `jit_compile`d.
+        arguments: of the function, of one batch size.
+
+    Example:
+        >>> in_streams(lambda x: [2 * x], [tf.range(5)])[0].numpy()
+        array([0, 2, 4, 6, 8], dtype=int32)
+    """
+    batch = arguments[0].shape[0]
+    streams = 1 if tf.config.list_physical_devices("GPU") else len(os.sched_getaffinity(0))
+    streams = min(streams, batch or 1)
+    if streams == 1:
+        return list(function(*arguments))
+    edges = [round(i * batch / streams) for i in range(streams + 1)]
+    parts = [function(*(a[low:high] for a in arguments)) for low, high in pairwise(edges)]
+    return [tf.concat(results, 0) for results in zip(*parts, strict=True)]

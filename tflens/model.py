@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from tflens.chunks import chunk_size, in_chunks
+from tflens.chunks import chunk_size, in_chunks, in_streams
 from tflens.errors import ParameterError
 from tflens.lens_layer import LensLayer, Values
 from tflens.light import LightProfile, Sersic
@@ -272,6 +272,7 @@ class LensTarget:
         self._compiled_tangents = tf.function(self._physical_tangents, jit_compile=True, autograph=False)
         self._compiled_likelihood = tf.function(self._physical_likelihood, jit_compile=True, autograph=False)
         self._compiled_posterior = tf.function(self._physical_posterior, jit_compile=True, autograph=False)
+        self._value_and_gradient = tf.function(self._tempered, autograph=False)
 
     def use(self, mask: np.ndarray) -> None:
         """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
@@ -391,19 +392,8 @@ class LensTarget:
             u: points `[batch, dim]`.
             power: to which the likelihood is raised, a number; below 1 it is tempered.
         """
-        u = tf.stop_gradient(u)  # a tape further out would have every operation keep its intermediate results
-        power = tf.convert_to_tensor(power, u.dtype)
-        if not self.model.latent_dim:
-            return self._compiled_posterior(u, power, self._weight, self._data)
-        latents = self.model.latents(u)
-        with tf.GradientTape() as tape:
-            tape.watch(latents)
-            image = self.model.source.image(latents)
-        value, by_physical, by_image = self._compiled_likelihood(
-            u[:, : self.model.physical_dim], image, self._weight, self._data
-        )
-        by_latents = tape.gradient(image, latents, output_gradients=by_image)
-        return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
+        # No tape further out must reach in: it would have every operation keep its intermediate results.
+        return self._value_and_gradient(tf.stop_gradient(u), tf.convert_to_tensor(power, u.dtype))
 
     def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
@@ -424,10 +414,23 @@ class LensTarget:
         images = self._unit_images(physical, image) * weight
         return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
 
+    def _tempered(self, u: tf.Tensor, power: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        constants = self._weight, self._data
+        if not self.model.latent_dim:
+            return tuple(in_streams(lambda part: self._compiled_posterior(part, power, *constants), [u]))
+        latents = self.model.latents(u)
+        with tf.GradientTape() as tape:
+            tape.watch(latents)
+            image = self.model.source.image(latents)
+        value, by_physical, by_image = in_streams(
+            lambda *parts: self._compiled_likelihood(*parts, *constants), [u[:, : self.model.physical_dim], image]
+        )
+        by_latents = tape.gradient(image, latents, output_gradients=by_image)
+        return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
+
     def _physical_posterior(
         self, u: tf.Tensor, power: tf.Tensor, weight: tf.Tensor, data: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Log posterior `[batch]` and gradient `[batch, dim]` of a model without latents."""
         value, gradient, _ = self._physical_likelihood(u, None, weight, data)
         return power * value + self.log_prior(u), power * gradient - u
 
