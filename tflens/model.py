@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tflens.chunks import chunk_size, in_chunks, in_streams
 from tflens.errors import ParameterError
+from tflens.forward_mode import ForwardAccumulator
 from tflens.lens_layer import LensLayer, Values
 from tflens.light import LightProfile, Sersic
 from tflens.linear import LinearSolution, marginalize
@@ -342,7 +343,7 @@ class LensTarget:
         if not model.latent_dim:
             return design, self._compiled_tangents(lanes, directions, self._weight, None)
         latents = tf.repeat(model.latents(u)[None], model.latent_dim, axis=0)
-        with tf.autodiff.ForwardAccumulator(latents, tf.eye(model.latent_dim, dtype=u.dtype)) as accumulator:
+        with ForwardAccumulator(latents, tf.eye(model.latent_dim, dtype=u.dtype)) as accumulator:
             images = model.source.image(latents)
         still = tf.repeat(images[:1], model.physical_dim, axis=0)
         tangents = self._compiled_tangents(lanes, directions, self._weight, still)
@@ -454,7 +455,7 @@ class LensTarget:
     def _physical_tangents(
         self, physical: tf.Tensor, directions: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None
     ) -> tf.Tensor:
-        with tf.autodiff.ForwardAccumulator(physical, directions) as accumulator:
+        with ForwardAccumulator(physical, directions) as accumulator:
             design = self._physical_design(physical, weight, image)
         return accumulator.jvp(design)
 

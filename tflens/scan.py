@@ -8,6 +8,8 @@ import tensorflow as tf
 # has none inside a `tf.function`, and that of `tf.while_loop` neither compiles under XLA nor bounds its memory.
 from tensorflow.python.eager import forwardprop_util, record
 
+from tflens.forward_mode import ForwardAccumulator
+
 Tensors = Sequence[tf.Tensor]
 Step = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors, Tensors]]
 
@@ -148,7 +150,7 @@ def _forward_step(step: Step, sizes: list[int], result_sizes: list[int]) -> Step
         # Called while an accumulator is at work on the whole loop, which would keep a step's own tapes from recording.
         with (
             forwardprop_util.push_forwardprop_state(),
-            tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator,
+            ForwardAccumulator(primals, tangents) as accumulator,
         ):
             results = step(*_split(primals, sizes))
         after, outputs, terms = ([_tangent(accumulator, v) for v in group] for group in results)
@@ -157,7 +159,7 @@ def _forward_step(step: Step, sizes: list[int], result_sizes: list[int]) -> Step
     return forward
 
 
-def _tangent(accumulator: tf.autodiff.ForwardAccumulator, value: tf.Tensor) -> tf.Tensor:
+def _tangent(accumulator: ForwardAccumulator, value: tf.Tensor) -> tf.Tensor:
     return accumulator.jvp(value, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 

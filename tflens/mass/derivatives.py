@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tflens.forward_mode import ForwardAccumulator
+
 Deflection = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -37,7 +39,7 @@ def hessian(deflection: Deflection, x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tens
 def _pushforward(
     deflection: Deflection, x: tf.Tensor, y: tf.Tensor, dx: tf.Tensor, dy: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    with tf.autodiff.ForwardAccumulator([x, y], [dx, dy]) as accumulator:
+    with ForwardAccumulator([x, y], [dx, dy]) as accumulator:
         alpha_x, alpha_y = deflection(x, y)
     # A component that does not depend on the coordinates has no tangent.
     tangents = (accumulator.jvp(alpha) for alpha in (alpha_x, alpha_y))
