@@ -222,6 +222,9 @@ def _fft(frame: _Frame, kernel: np.ndarray) -> Operator:
 
     def multiply(spectrum: np.ndarray, shape: tuple[int, int]) -> Operator:
         def apply(image: tf.Tensor) -> tf.Tensor:
+            # The transform pads what it is given. XLA would compute the image inside of that loop, where nothing is
+            # vectorised; what is used twice is written out first. (Its first pixel is finite, or no pixel will be.)
+            image = image + 0 * image[..., :1, :1]
             product = tf.signal.rfft2d(image, fft_length=lengths) * spectrum
             return tf.signal.irfft2d(product, fft_length=lengths)[..., : shape[0], : shape[1]]
 
