@@ -104,6 +104,9 @@ class PixelIntegration:
         if self._samples == 1:
             return brightness
         (ny, nx), s = self._shape, self._samples
+        # XLA would compute the light inside the sum's loop, where nothing is vectorised; what is used twice is written
+        # out first. (Where its first value is not finite, no other is of use.)
+        brightness = brightness + 0 * brightness[..., :1, :1]
         blocks = tf.reshape(brightness, tf.concat([tf.shape(brightness)[:-2], [ny, s, nx, s]], 0))
         if np.ptp(self._weights) < 1e-12:  # midpoints, and the two nodes of Gauss and Legendre
             return tf.reduce_mean(blocks, [-3, -1])
