@@ -178,6 +178,22 @@ class TestLogProb:
         expected = tape.gradient(expected, u).numpy()
         np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
+    @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+    def test_log_prob_has_that_gradient(self, compiled):
+        # With a network, whose weights TensorFlow sees as something to differentiate by.
+        target = tiny_lens.latent_target()
+        u = tf.constant(0.2 * np.random.default_rng(10).normal(size=(2, target.model.dim)))
+
+        def differentiated(u):
+            with tf.GradientTape() as tape:
+                tape.watch(u)
+                value = target.log_prob(u)
+            return value, tape.gradient(value, u)
+
+        found = (tf.function(differentiated, autograph=False) if compiled else differentiated)(u)
+        for one, other in zip(found, target.value_and_gradient(u), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
+
     def test_a_large_batch_in_chunks_equals_small_ones(self):
         target = tiny_lens.target()
         u = tf.constant(0.3 * np.random.default_rng(9).normal(size=(37, target.model.dim)))

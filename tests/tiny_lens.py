@@ -43,10 +43,11 @@ class Blobs(Pixelated):
 
     def __init__(self) -> None:
         super().__init__(pixel_scale=0.12)
-        self._directions = np.random.default_rng(7).normal(size=(self.latent_dim, 6 * 7))
+        # A trainable variable, as the weights of a network are.
+        self._directions = tf.Variable(np.random.default_rng(7).normal(size=(self.latent_dim, 6 * 7)))
 
     def image(self, u: tf.Tensor) -> tf.Tensor:
-        flat = tf.nn.softmax(tf.matmul(u, tf.constant(self._directions, u.dtype)))
+        flat = tf.nn.softmax(tf.matmul(u, tf.cast(self._directions, u.dtype)))
         return tf.reshape(flat, [-1, 6, 7])
 
 

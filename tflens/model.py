@@ -380,7 +380,13 @@ class LensTarget:
         @tf.custom_gradient
         def value(u: tf.Tensor):
             value, gradient = self.value_and_gradient(u)
-            return value, lambda upstream: upstream[:, None] * gradient
+
+            def by_u(upstream: tf.Tensor, variables: Sequence[tf.Variable] = ()):
+                # TensorFlow asks for the weights of the source's network too: they are what they are.
+                product = upstream[:, None] * gradient
+                return (product, [None] * len(variables)) if variables else product
+
+            return value, by_u
 
         return value(u)
 
