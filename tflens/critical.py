@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflens.errors import ParameterError
+from tflens.grid import require_window
 from tflens.mass.derivatives import Deflection, hessian
 
 _NEWTON_STEPS = 12
@@ -313,15 +314,6 @@ def _signed_area(curve: np.ndarray) -> float:
 
 
 def _check(extent: tuple[float, float, float, float], step: float, accuracy: float) -> None:
-    left, right, bottom, top = extent
-    if not (all(map(math.isfinite, extent)) and left < right and bottom < top):
-        raise ParameterError(
-            f"extent must be (left, right, bottom, top) with left < right, bottom < top, got {extent!r}"
-        )
-    if not 0 < step <= min(right - left, top - bottom) / 2:
-        raise ParameterError(
-            f"step must be positive and at most half the window's shorter side, got {step!r} arcsec "
-            f"for extent={extent!r}"
-        )
+    require_window(extent, step)
     if not accuracy > 0:
         raise ParameterError(f"accuracy must be positive (arcsec), got {accuracy!r}")

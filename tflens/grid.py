@@ -103,5 +103,26 @@ class PixelGrid:
         return axis(nx, self.center[0])[None, :], axis(ny, self.center[1])[:, None]
 
 
+def require_window(extent: tuple[float, float, float, float], step: float) -> None:
+    """Refuses a window `(left, right, bottom, top)` or a step in it, both arcsec, that no search can use.
+
+    Raises:
+        ParameterError: the window is not finite or empty, or the step is not positive or above half its shorter side.
+
+    Example:
+        >>> require_window((-1.0, 1.0, -2.0, 2.0), step=0.1)
+    """
+    left, right, bottom, top = extent
+    if not (np.isfinite(extent).all() and left < right and bottom < top):
+        raise ParameterError(
+            f"extent must be (left, right, bottom, top) with left < right, bottom < top, got {extent!r}"
+        )
+    if not 0 < step <= min(right - left, top - bottom) / 2:
+        raise ParameterError(
+            f"step must be positive and at most half the window's shorter side, got {step!r} arcsec "
+            f"for extent={extent!r}"
+        )
+
+
 def _is_whole(value: object, least: int) -> bool:
     return isinstance(value, int | np.integer) and value >= least

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflens.errors import ParameterError
+from tflens.grid import require_window
 from tflens.mass.derivatives import Deflection, hessian
 
 _SAFETY = 2.0  # times the second-order remainder: room for the orders beyond it
@@ -341,16 +342,7 @@ def _length(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 def _check(
     extent: tuple[float, float, float, float], step: float, max_images: int, min_magnification: float, max_cells: int
 ) -> None:
-    left, right, bottom, top = extent
-    if not (all(map(math.isfinite, extent)) and left < right and bottom < top):
-        raise ParameterError(
-            f"extent must be (left, right, bottom, top) with left < right, bottom < top, got {extent!r}"
-        )
-    if not 0 < step <= min(right - left, top - bottom) / 2:
-        raise ParameterError(
-            f"step must be positive and at most half the window's shorter side, got {step!r} arcsec "
-            f"for extent={extent!r}"
-        )
+    require_window(extent, step)
     if not 1 <= max_images <= max_cells:
         raise ParameterError(
             f"need 1 <= max_images <= max_cells, got max_images={max_images!r} and max_cells={max_cells!r}"
