@@ -29,7 +29,7 @@ def test_pieces_equal_the_whole(batch, xla):
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("cores", [1, 2, 4])
 def test_streams_equal_the_whole(batch, cores, monkeypatch):
-    monkeypatch.setattr("tflens.chunks.os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr("tflens.chunks._cores", lambda: cores)
     x = tf.constant(np.random.default_rng(batch).normal(size=(batch, 3)))
     lanes: list[int] = []
 
@@ -43,3 +43,9 @@ def test_streams_equal_the_whole(batch, cores, monkeypatch):
     np.testing.assert_allclose(square, x.numpy() ** 2, rtol=1e-15)
     assert len(lanes) == min(batch, cores)
     assert max(lanes) - min(lanes) <= 1
+
+
+def test_cores_are_counted_on_every_platform(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert in_streams(lambda x: [2 * x], [tf.range(3)])[0].numpy().tolist() == [0, 2, 4]

@@ -323,6 +323,24 @@ class TestPixels:
             mean = mean + np.stack(layer.images(inputs))[:, 0] / 4
         np.testing.assert_allclose(images(pixels, u, (1.0, 1.0, 0.0))[:2], mean, rtol=1e-10)
 
+    def test_refined_renders_within_a_twentieth_of_the_noise(self):
+        target = LensTarget(tiny_lens.model(), tiny_lens.observation())
+        mask = target.mask.copy()
+        mask[0, 0] = False
+        target.use(mask)
+        u = tiny_lens.near_truth(1, 0.02)
+        amplitudes = tuple(target.linear(tf.constant(u)).mean.numpy()[0])
+        refined = target.refined(u, supersampling=2)
+        np.testing.assert_array_equal(refined.mask, mask)
+        even = LensTarget(target.model, target.observation, supersampling=2)
+        # The same rule in 32 x 32 parts of every pixel.
+        fine = LensTarget(target.model, target.observation, supersampling=2, refine=np.full(target.grid.shape, 32))
+        truth = images(fine, u[0], amplitudes).sum(0)
+        errors = [
+            np.abs(images(t, u[0], amplitudes).sum(0) - truth)[mask] / target.noise[mask] for t in (refined, even)
+        ]
+        assert errors[0].max() < 0.05 < errors[1].max()
+
     def test_component_lies_where_its_coordinates_say(self):
         model = LensModel(lens=[], lens_light=[Sersic()], dtype="float64")
         observation = tiny_lens.blank(psf=tiny_lens.DELTA)

@@ -53,9 +53,8 @@ def in_chunks(
 def in_streams(function: Callable[..., Sequence[tf.Tensor]], arguments: list[tf.Tensor]) -> list[tf.Tensor]:
     """Applies a compiled function to equal parts of a batch, on as many cores as there are.
 
-    XLA shares every single operation among the cores, and waits for all of them before the next: for lenses of 100 x
-    100 pixels that takes half as long again as letting each core have lenses of its own. On a GPU, and for a batch of
-    one, this is a plain call.
+    XLA shares every single operation among the cores, and waits for all of them before the next; images are too small
+    for that, and each core does better with lenses of its own. On a GPU, and for a batch of one, this is a plain call.
 
     Args:
         function: from tensors `[batch, ...]` to tensors `[batch, ...]`, each lane by itself; `jit_compile`d.
@@ -66,10 +65,15 @@ def in_streams(function: Callable[..., Sequence[tf.Tensor]], arguments: list[tf.
         array([0, 2, 4, 6, 8], dtype=int32)
     """
     batch = arguments[0].shape[0]
-    streams = 1 if tf.config.list_physical_devices("GPU") else len(os.sched_getaffinity(0))
-    streams = min(streams, batch or 1)
+    streams = 1 if tf.config.list_physical_devices("GPU") else min(_cores(), batch or 1)
     if streams == 1:
         return list(function(*arguments))
     edges = [round(i * batch / streams) for i in range(streams + 1)]
     parts = [function(*(a[low:high] for a in arguments)) for low, high in pairwise(edges)]
     return [tf.concat(results, 0) for results in zip(*parts, strict=True)]
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS or Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -293,12 +293,16 @@ class LensTarget:
         self._weight.assign(weight)
         self._data.assign((weight * self.image).reshape(-1))
 
-    def refined(self, u: np.ndarray, tolerance: float = 0.05) -> "LensTarget":
-        """The same target with a map of finer sampling that suits models near given points.
+    def refined(self, u: np.ndarray, supersampling: int, tolerance: float = 0.05) -> "LensTarget":
+        """The same target sampled more finely, and most finely where models near given points need it.
 
         Args:
             u: likely points `[n, dim]`.
+            supersampling: samples along each side of a pixel.
             tolerance: largest rendering error of any of them in any pixel, in units of the noise.
+
+        Raises:
+            ParameterError: `supersampling` is not a whole number from 1.
 
         Warns:
             UserWarning: the tolerance cannot be met, see `suggest_refinement`.
@@ -306,15 +310,13 @@ class LensTarget:
         points = tf.constant(u, self.model.dtype)
         values, amplitudes = self.model.physical(points), tf.nn.relu(self.linear(points).mean)
         inputs = self.model.layer_inputs(values, self.source_image(points))
-        for light, amplitude in zip(
-            [*inputs["lens_light"], *inputs["source"]], tf.unstack(amplitudes, axis=-1), strict=False
-        ):
-            light["amp"] = amplitude
+        for i, light in enumerate([*inputs["lens_light"], *inputs["source"]]):
+            light["amp"] = amplitudes[:, i]
         # A pixel that is not used has no noise to speak of: it counts through the PSF alone.
         noise = np.where(self.mask, self.noise, self.noise[self.mask].max())
-        refine = suggest_refinement(self.layer, inputs, noise, tolerance)
-        settings = self.layer.get_config()
-        target = LensTarget(self.model, self.observation, self.frame, settings["supersampling"], refine)
+        layer = self.layer.replace(supersampling=supersampling)
+        refine = suggest_refinement(layer, inputs, noise, tolerance)
+        target = LensTarget(self.model, self.observation, self.frame, supersampling, refine)
         target.use(self.mask)
         return target
 

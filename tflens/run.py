@@ -96,6 +96,8 @@ def execute(
         for warning in heard:
             if warning.category is UserWarning:
                 note(str(warning.message))
+            else:  # not ours to put into words, nor to keep back
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         write_results(result, config.as_dict(), job.folder)
         if events is not None:
             events.add_results(result)

@@ -145,9 +145,7 @@ def fit(
     found = search(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse))
     target = coarse
     if settings.supersampling > 1:
-        target = LensTarget(model, observation, look.frame, settings.supersampling)
-        target.use(coarse.mask)
-        target = target.refined(found.u[:_LIKELY])
+        target = coarse.refined(found.u[:_LIKELY], settings.supersampling)
     progress = watch(monitor, target)
     optimum = polish(target, found, settings.polish_steps, progress)
     neighbours = find_neighbours(target, optimum.u[0])
