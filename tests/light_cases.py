@@ -20,8 +20,8 @@ from tflens.light import (
     Shapelets,
     Uniform,
 )
-from tflens.light.sersic import b_n
 from tflens.parameters import from_base
+from tflens.sersic import b_n
 
 SOFTENING = 1e-4  # arcsec, of the centre of the Sersic family
 IMAGE = np.random.default_rng(3).normal(size=(5, 8))

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 from mass_case import NASTY_ELLIPTICITIES, Lenstronomy, MassCase, Reference, Values, counterpart
 
-from tflens.light.sersic import b_n
 from tflens.mass import (
     NFW,
     TNFW,
@@ -22,6 +21,7 @@ from tflens.mass import (
     PixelatedPotential,
     SersicMass,
 )
+from tflens.sersic import b_n
 
 __all__ = ["CASES"]
 

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import hyp2f1
 
+from tflens.errors import ParameterError
 from tflens.mass.hypergeometric import convergent, convergent_slope, order
 from tflens.pairs import Pair, polynomial
 
@@ -53,3 +54,11 @@ class TestCoefficients:
         for c, slope in zip(tf.nest.flatten(coefficients), tf.nest.flatten(slopes), strict=True):
             expected = accumulator.jvp(c)
             np.testing.assert_allclose(slope, tf.zeros_like(t) if expected is None else expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.1, float("nan")])
+def test_numbers_outside_of_the_unit_interval_are_refused(value):
+    with pytest.raises(ParameterError, match=r"max_modulus must lie in \(0, 1\)"):
+        order(value, 1e-6)
+    with pytest.raises(ParameterError, match=r"tolerance must lie in \(0, 1\)"):
+        order(0.6, value)

@@ -437,3 +437,15 @@ class TestErrors:
         config["source"] = [{"config": {}} | profile]
         with pytest.raises(ParameterError, match=f"unknown profile '{profile['class_name']}' .* must be imported"):
             LensLayer.from_config(config)
+
+    def test_profile_in_the_wrong_place_of_a_config_is_refused(self):
+        config = lens().get_config()
+        config["source"], config["mass"] = config["mass"], []
+        with pytest.raises(ParameterError, match=r"LensLayer\.source must be a LightProfile .*, got SIE"):
+            LensLayer.from_config(config)
+
+    def test_unknown_setting_of_a_profile_in_a_config_is_named(self):
+        config = lens().get_config()
+        config["mass"][0]["config"]["number_of_terms"] = 3
+        with pytest.raises(TypeError, match="number_of_terms"):
+            LensLayer.from_config(config)

@@ -22,10 +22,10 @@ from tflens.light import (
     interpolate_bicubic,
     interpolate_bilinear,
 )
-from tflens.light.sersic import b_n
 from tflens.light.shapelets import hermite_functions
 from tflens.model import LensModel
 from tflens.parameters import from_base, to_base
+from tflens.sersic import b_n
 
 ROUND = {"e1": 0.0, "e2": 0.0, "center_x": 0.0, "center_y": 0.0}
 

@@ -1,6 +1,7 @@
 """Several lens planes: limits, laws, parity with lenstronomy, and derivatives of every kind."""
 
 import itertools
+import json
 import warnings
 
 import numpy as np
@@ -14,7 +15,7 @@ from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
 from tflens.light import Sersic
-from tflens.mass import EPL, SIE, MassProfile, MultiPlane, Plane, Shear, Subhalos
+from tflens.mass import EPL, NFW, SIE, EllipticalMass, MassProfile, MultiPlane, Plane, Shear, Subhalos
 
 UNIVERSE = FlatLambdaCDM(H0=70.0, Om0=0.3)
 SIE_NAMES = ("theta_E", "e1", "e2", "center_x", "center_y")
@@ -426,6 +427,13 @@ class TestUse:
         assert image.shape == (12, 15)
         np.testing.assert_array_equal(again(inputs), image)
 
+    def test_profiles_within_profiles_are_rebuilt_through_json(self):
+        lens = MultiPlane([Plane(0.5, [Subhalos(EllipticalMass(NFW(), nodes=8), 3)]), Plane([0.2, 0.8])], 2.0, UNIVERSE)
+        rebuilt = MultiPlane.from_config(json.loads(json.dumps(lens.get_config())))
+        assert rebuilt.get_config() == lens.get_config()
+        assert rebuilt.parameter_names == lens.parameter_names
+        assert rebuilt.planes[0].profiles[0].halo.nodes == 8
+
     def test_declared_parameters_become_inputs(self):
         lens = MultiPlane(
             [Plane(0.5, [SIE(), SIE()]), Plane([0.2, 0.8], [Shear(), Subhalos(SIE(), capacity=3)])], 2.0, UNIVERSE
@@ -450,7 +458,7 @@ class TestUse:
             Plane(-1.0)
         with pytest.raises(ParameterError, match="must ascend"):
             Plane([0.5, 0.3])
-        with pytest.raises(ParameterError, match="expected a mass profile"):
+        with pytest.raises(ParameterError, match=r"Plane\.profiles must be a MassProfile or .*, got 'SIE'"):
             Plane(0.5, ["SIE"])
         with pytest.raises(ParameterError, match="planes is empty"):
             MultiPlane([], 2.0)

@@ -1,5 +1,6 @@
 """Populations of subhalos: the sum itself, absence, derivatives of every kind, and a program whose size is constant."""
 
+import json
 import re
 
 import numpy as np
@@ -266,6 +267,13 @@ class TestUse:
         assert image.shape == (2, 12, 15)
         np.testing.assert_array_equal(LensLayer.from_config(layer.get_config())(inputs), image)
 
+    def test_halos_of_ones_own_are_rebuilt_through_json(self):
+        halos, parameters = Subhalos(Plummer(), 5, 2), population(5, halo=Plummer())
+        rebuilt = Subhalos.from_config(json.loads(json.dumps(halos.get_config())))
+        assert isinstance(rebuilt.halo, Plummer)
+        assert rebuilt.get_config() == halos.get_config()
+        np.testing.assert_array_equal(rebuilt.deflection(*sky(), **parameters), halos.deflection(*sky(), **parameters))
+
     def test_declared_parameters_become_inputs(self):
         halos = Subhalos(SIE(), 3)
         names = [name for parameter in halos.parameters for name in parameter.names]
@@ -280,7 +288,7 @@ class TestUse:
             Subhalos(SIE(), 0)
         with pytest.raises(ParameterError, match=r"Subhalos\.chunk must be a positive integer, got 2\.5"):
             Subhalos(SIE(), 4, chunk=2.5)
-        with pytest.raises(ParameterError, match="expected a mass profile"):
+        with pytest.raises(ParameterError, match=r"Subhalos\.halo must be a MassProfile or .*, got 'SIE'"):
             Subhalos("SIE", 4)
         halos, parameters = Subhalos(SIE(), 4), population(4)
         with pytest.raises(ParameterError, match=r"Subhalos\.theta_E: .* length 4 .* got shape \(3,\)"):

@@ -1,6 +1,5 @@
 """The differentiable lens: from parameters to images."""
 
-import importlib
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from typing import Any
@@ -15,7 +14,7 @@ from tflens.light import LightProfile
 from tflens.mass import MassProfile
 from tflens.mass.total import total
 from tflens.pixel_integration import PixelIntegration
-from tflens.profile import Profile
+from tflens.profile import Profile, pack, unpack
 from tflens.psf import PSF
 
 Values = dict[str, tf.Tensor]
@@ -189,9 +188,9 @@ class LensLayer(keras.layers.Layer):
         return {
             **super().get_config(),
             "grid": {"shape": self.grid.shape, "pixel_scale": self.grid.pixel_scale, "center": self.grid.center},
-            "mass": [keras.saving.serialize_keras_object(p) for p in self.mass],
-            "lens_light": [keras.saving.serialize_keras_object(p) for p in self.lens_light],
-            "source": [keras.saving.serialize_keras_object(p) for p in self.source],
+            "mass": [pack(p) for p in self.mass],
+            "lens_light": [pack(p) for p in self.lens_light],
+            "source": [pack(p) for p in self.source],
             "psf": None if self.psf is None else self.psf.kernel.tolist(),
             **self._sampling,
             "refine": None if refine is None else refine.tolist(),
@@ -202,8 +201,8 @@ class LensLayer(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> "LensLayer":
         config = dict(config)
         config["grid"] = PixelGrid(**config["grid"])
-        for group in ("mass", "lens_light", "source"):
-            config[group] = [_profile(p) for p in config[group]]
+        for group, kind in (("mass", MassProfile), ("lens_light", LightProfile), ("source", LightProfile)):
+            config[group] = [unpack(profile, kind, f"LensLayer.{group}") for profile in config[group]]
         for name in ("psf", "refine"):
             if config[name] is not None:
                 config[name] = np.array(config[name])
@@ -288,19 +287,3 @@ def _inputs(profile: Profile) -> set[str]:
 
 def _evaluate(profile: LightProfile, values: Values, positions: Sequence[tuple]) -> list[tf.Tensor]:
     return [profile.brightness(x, y, **values) for x, y in positions]
-
-
-def _profile(config: dict[str, Any]) -> Profile:
-    # A profile is known to Keras once its module is imported; ours are found without the user doing so.
-    if str(config.get("module")).startswith("tflens."):
-        importlib.import_module(config["module"])
-    try:
-        profile = keras.saving.deserialize_keras_object(config)
-    except TypeError:
-        profile = None
-    if not isinstance(profile, Profile):
-        raise ParameterError(
-            f"unknown profile {config.get('class_name')!r} in a LensLayer's configuration; one of your own must be "
-            "imported before"
-        )
-    return profile

@@ -1,12 +1,16 @@
 """What mass and light profiles share: declared parameters, and a configuration that rebuilds them."""
 
+import importlib
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import keras
 import tensorflow as tf
 
+from tflens.errors import ParameterError
 from tflens.parameters import Parameter
+
+AnyProfile = TypeVar("AnyProfile", bound="Profile")
 
 
 class Profile:
@@ -47,6 +51,42 @@ class Profile:
         return f"{type(self).__name__}({settings})"
 
 
+def pack(profile: Profile) -> dict[str, Any]:
+    """A profile as Keras writes it down: its class and its `get_config`, from which `unpack` rebuilds it.
+
+    Example:
+        >>> from tflens.mass import SIE
+        >>> packed = pack(SIE(tolerance=1e-4))
+        >>> packed["registered_name"], packed["config"]["tolerance"]
+        ('tflens.mass>SIE', 0.0001)
+    """
+    return keras.saving.serialize_keras_object(profile)
+
+
+def unpack(profile: AnyProfile | Mapping[str, Any], kind: type[AnyProfile], name: str) -> AnyProfile:
+    """A profile from what `pack` made of it; a profile itself is returned as it is.
+
+    Args:
+        profile: the profile, or its configuration (which may have been through JSON).
+        kind: the class it must be of.
+        name: what it is to the caller, for the message of an error, such as "Subhalos.halo".
+
+    Raises:
+        ParameterError: it is of another kind; or Keras does not know its class, since the module that defines it has
+            not been imported.
+
+    Example:
+        >>> from tflens.mass import SIE, MassProfile
+        >>> unpack(pack(SIE(tolerance=1e-4)), MassProfile, "lens")
+        SIE(max_ellipticity=0.6, tolerance=0.0001)
+    """
+    if isinstance(profile, Mapping):
+        profile = _registered(profile, name).from_config(profile["config"])
+    if not isinstance(profile, kind):
+        raise ParameterError(f"{name} must be a {kind.__name__} or the configuration of one, got {profile!r}")
+    return profile
+
+
 def on_pixels(*values: tf.Tensor | float, like: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """Appends the two pixel axes to parameters: `[...batch]` -> `[...batch, 1, 1]`.
 
@@ -70,3 +110,16 @@ def elliptical(
     real = x - (e1 * x + e2 * y)
     imag = y - (e2 * x - e1 * y)
     return real, imag, real**2 + imag**2, 1 - (e1**2 + e2**2)
+
+
+def _registered(config: Mapping[str, Any], name: str) -> type[Profile]:
+    # A profile is known to Keras once its module is imported; ours are found without the user doing so.
+    if str(config.get("module")).startswith("tflens."):
+        importlib.import_module(config["module"])
+    found = keras.saving.get_registered_object(config.get("registered_name"))
+    if not (isinstance(found, type) and issubclass(found, Profile)):
+        raise ParameterError(
+            f"{name}: unknown profile {config.get('class_name', config)!r} in its configuration; one of your own must "
+            "be imported before"
+        )
+    return found

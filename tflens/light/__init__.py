@@ -1,11 +1,11 @@
 """Light profiles: one file a family, pure functions of tensors under thin classes."""
 
 from tflens.light.base import LightProfile
-from tflens.light.bicubic import interpolate_bicubic
 from tflens.light.core_sersic import CoreSersic
 from tflens.light.fixed_index import DeVaucouleurs, Exponential
 from tflens.light.gaussian import Gaussian, MultiGaussian
-from tflens.light.pixelated import Pixelated, interpolate_bilinear
+from tflens.light.interpolation import interpolate_bicubic, interpolate_bilinear
+from tflens.light.pixelated import Pixelated
 from tflens.light.sersic import Sersic
 from tflens.light.shapelets import Shapelets
 from tflens.light.uniform import Uniform

@@ -3,7 +3,14 @@
 import tensorflow as tf
 
 from tflens.errors import ParameterError
+from tflens.parameters import Parameter, ellipticity, normal
 from tflens.profile import Profile
+
+PLACE = (
+    Parameter(("e1", "e2"), "", "ellipticity (1-q)/(1+q) (cos, sin) 2 phi", ellipticity(0.15, 0.7)),
+    Parameter(("center_x",), "arcsec", "centre", normal(0.0, 0.1)),
+    Parameter(("center_y",), "arcsec", "centre", normal(0.0, 0.1)),
+)
 
 
 class LightProfile(Profile):

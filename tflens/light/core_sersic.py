@@ -5,12 +5,11 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from tflens.errors import ParameterError
-from tflens.light.base import LightProfile
-from tflens.light.sersic import b_n
-from tflens.parameters import Parameter, bounded_normal, ellipticity, log_normal, normal
-from tflens.profile import elliptical, on_pixels
-
-_CORE = 1e-8  # arcsec^2, added to R^2 so that the cusp at the centre has a finite gradient
+from tflens.light.base import PLACE, LightProfile
+from tflens.light.sersic import log_radius
+from tflens.parameters import Parameter, bounded_normal, log_normal
+from tflens.profile import on_pixels
+from tflens.sersic import b_n, log_sersic
 
 
 class CoreSersic(LightProfile):
@@ -44,9 +43,7 @@ class CoreSersic(LightProfile):
         Parameter(("n_sersic",), "", "Sersic index of the outside", bounded_normal(0.5, 8.0, 3.0, 1.5)),
         Parameter(("Rb",), "arcsec", "break radius (intermediate axis)", log_normal(0.1, 0.7)),
         Parameter(("gamma",), "", "inner slope of the brightness, R^-gamma", bounded_normal(0.0, 1.5, 0.3, 0.3)),
-        Parameter(("e1", "e2"), "", "ellipticity (1-q)/(1+q) (cos, sin) 2 phi", ellipticity(0.15, 0.7)),
-        Parameter(("center_x",), "arcsec", "centre", normal(0.0, 0.1)),
-        Parameter(("center_y",), "arcsec", "centre", normal(0.0, 0.1)),
+        *PLACE,
     )
 
     def __init__(self, alpha: float = 3.0) -> None:
@@ -66,10 +63,8 @@ def brightness(x, y, R_sersic, n_sersic, Rb, gamma, e1, e2, center_x, center_y, 
     R_sersic, n_sersic, Rb, gamma, e1, e2, center_x, center_y = on_pixels(
         R_sersic, n_sersic, Rb, gamma, e1, e2, center_x, center_y, like=x
     )
-    _, _, v2, one_minus_e2 = elliptical(x - center_x, y - center_y, e1, e2)
     # R^alpha overflows float32 long before its logarithm: log(R^alpha + Rb^alpha) = alpha log Rb + softplus(s).
-    s = alpha * (0.5 * tf.math.log(v2 / one_minus_e2 + _CORE) - tf.math.log(Rb))
+    s = alpha * (log_radius(x - center_x, y - center_y, e1, e2) - tf.math.log(Rb))
     log_sum = tf.math.softplus(s)
     log_ratio = log_sum / alpha + tf.math.log(Rb) - tf.math.log(R_sersic)
-    outer = -b_n(n_sersic) * (tf.exp(log_ratio / n_sersic) - 1)
-    return tf.exp(gamma / alpha * (log_sum - s) + outer)
+    return tf.exp(gamma / alpha * (log_sum - s) + log_sersic(log_ratio, n_sersic, b_n(n_sersic)))

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tflens.light.flux import sersic_flux
-from tflens.light.sersic import Sersic, b_n, brightness
+from tflens.light.sersic import Sersic, brightness
 from tflens.parameters import Parameter
+from tflens.sersic import sersic_flux
 
 
 class _FixedIndex(Sersic):
@@ -18,8 +18,7 @@ class _FixedIndex(Sersic):
 
     def flux(self, *, R_sersic, **_elsewhere):
         R_sersic = tf.convert_to_tensor(R_sersic)
-        n_sersic = tf.constant(self.n_sersic, R_sersic.dtype)
-        return sersic_flux(R_sersic, n_sersic, b_n(n_sersic))
+        return sersic_flux(R_sersic, tf.constant(self.n_sersic, R_sersic.dtype))
 
 
 class Exponential(_FixedIndex):

@@ -6,18 +6,11 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from tflens._tfp import tfb, tfd
 from tflens.errors import ParameterError
-from tflens.light.base import LightProfile
+from tflens.light.base import PLACE, LightProfile
 from tflens.light.light_set import LightSet
-from tflens.parameters import Parameter, PriorFactory, ellipticity, log_normal, normal
+from tflens.parameters import Parameter, log_normal, log_normals
 from tflens.profile import elliptical, on_pixels
-
-_PLACE = (
-    Parameter(("e1", "e2"), "", "ellipticity (1-q)/(1+q) (cos, sin) 2 phi", ellipticity(0.15, 0.7)),
-    Parameter(("center_x",), "arcsec", "centre", normal(0.0, 0.1)),
-    Parameter(("center_y",), "arcsec", "centre", normal(0.0, 0.1)),
-)
 
 
 class Gaussian(LightProfile):
@@ -36,7 +29,7 @@ class Gaussian(LightProfile):
 
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter(("sigma",), "arcsec", "width (intermediate axis)", log_normal(0.5, 0.8)),
-        *_PLACE,
+        *PLACE,
     )
 
     def brightness(self, x, y, *, sigma, e1, e2, center_x, center_y):
@@ -76,7 +69,7 @@ class MultiGaussian(LightSet):
                 f"got {sigmas!r}"
             )
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
-        super().__init__(_PLACE, len(self.sigmas), _log_normals(1 / len(self.sigmas), 1.0, len(self.sigmas)))
+        super().__init__(PLACE, len(self.sigmas), log_normals(1 / len(self.sigmas), 1.0, len(self.sigmas)))
 
     def get_config(self) -> dict[str, Any]:
         return {"sigmas": list(self.sigmas)}
@@ -100,12 +93,3 @@ def gaussian(radius_squared: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
 def _radius_squared(x: tf.Tensor, y: tf.Tensor, e1: tf.Tensor, e2: tf.Tensor) -> tf.Tensor:
     _, _, v2, one_minus_e2 = elliptical(x, y, e1, e2)
     return v2 / one_minus_e2
-
-
-def _log_normals(median: float, scale: float, count: int) -> PriorFactory:
-    def prior(dtype: tf.DType) -> Any:
-        loc = tf.fill([count], tf.constant(math.log(median), dtype))
-        base = tfd.MultivariateNormalDiag(loc, tf.fill([count], tf.constant(scale, dtype)))
-        return tfd.TransformedDistribution(base, tfb.Exp())
-
-    return prior

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tflens.errors import ParameterError
 from tflens.light.base import LightProfile
-from tflens.light.bicubic import interpolate_bicubic
+from tflens.light.interpolation import interpolate_bicubic, interpolate_bilinear
 from tflens.parameters import Parameter, log_normal, normal
 from tflens.profile import on_pixels
 
@@ -73,45 +73,6 @@ class Pixelated(LightProfile):
 
     def flux(self, *, image, **_elsewhere):
         return tf.reduce_sum(image, [-2, -1])
-
-
-def interpolate_bilinear(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Bilinear interpolation of images at fractional pixel positions; zero outside.
-
-    Beyond the outermost pixel centres the image falls linearly to zero within one pixel, so the result is continuous
-    everywhere. The four neighbours are packed side by side before one gather, which is faster than four gathers.
-
-    Args:
-        image: `[batch, ny, nx]`.
-        x, y: positions `[batch, my, mx]` in pixels; (0, 0) is the centre of the bottom-left pixel.
-
-    Returns:
-        Values `[batch, my, mx]`.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> image = tf.constant([[[0.0, 1.0], [2.0, 3.0]]])
-        >>> float(interpolate_bilinear(image, tf.constant([[[0.5]]]), tf.constant([[[0.5]]]))[0, 0, 0])
-        1.5
-    """
-    ny, nx = image.shape[-2:]
-    # A ring of two zeros: clipped positions land between zeros.
-    padded = tf.pad(image, [[0, 0], [2, 2], [2, 2]])
-    x = tf.clip_by_value(x + 2, 0.0, nx + 2.0)
-    y = tf.clip_by_value(y + 2, 0.0, ny + 2.0)
-    column, row = tf.floor(x), tf.floor(y)
-    fx, fy = x - column, y - row
-    corners = tf.stack([padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]], axis=-1)
-    batch, width = tf.shape(image)[0], nx + 3
-    flat = tf.reshape(corners, [batch, (ny + 3) * width, 4])
-    # Clipped once more as integers: a position that is not a number would otherwise stop the whole batch.
-    row, column = (tf.clip_by_value(tf.cast(v, tf.int32), 0, n + 2) for v, n in ((row, ny), (column, nx)))
-    index = row * width + column
-    found = tf.gather(flat, tf.reshape(index, [batch, -1]), axis=1, batch_dims=1)
-    found = tf.reshape(found, tf.concat([tf.shape(index), [4]], 0))
-    bottom = found[..., 0] * (1 - fx) + found[..., 1] * fx
-    top = found[..., 2] * (1 - fx) + found[..., 3] * fx
-    return bottom * (1 - fy) + top * fy
 
 
 _INTERPOLATIONS = {"bilinear": interpolate_bilinear, "bicubic": interpolate_bicubic}

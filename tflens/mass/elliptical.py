@@ -7,10 +7,9 @@ import tensorflow as tf
 from tflens.errors import ParameterError
 from tflens.mass.base import MassProfile
 from tflens.mass.circular import TINY, CircularMass, away_from_zero
-from tflens.mass.nested import pack, unpack
 from tflens.mass.quadrature import integral, nodes_and_weights
 from tflens.parameters import Parameter, ellipticity
-from tflens.profile import elliptical, on_pixels
+from tflens.profile import elliptical, on_pixels, pack, unpack
 
 _POWER = 4
 
@@ -19,9 +18,7 @@ class _Elliptical(MassProfile):
     """A circular profile with the two parameters of its ellipticity inserted before its centre."""
 
     def __init__(self, circular: CircularMass | dict[str, Any], largest: float) -> None:
-        self.circular = unpack(circular)
-        if not isinstance(self.circular, CircularMass):
-            raise ParameterError(f"{type(self).__name__}.circular must be a circular mass profile, got {circular!r}")
+        self.circular = unpack(circular, CircularMass, f"{type(self).__name__}.circular")
         e = Parameter(("e1", "e2"), "", "ellipticity (1-q)/(1+q) (cos, sin) 2 phi", ellipticity(0.15, largest))
         shape = [p for p in self.circular.parameters if p.names[0] not in ("center_x", "center_y")]
         self.parameters = (*shape, e, *self.circular.parameters[len(shape) :])

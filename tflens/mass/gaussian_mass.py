@@ -6,11 +6,10 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from tflens._tfp import tfb, tfd
 from tflens.errors import ParameterError
 from tflens.mass.circular import CENTER, CircularMass
 from tflens.mass.special import entire_exponential_integral, expm1_ratio
-from tflens.parameters import Parameter, PriorFactory, log_normal
+from tflens.parameters import Parameter, log_normal, log_normals
 
 
 class GaussianMass(CircularMass):
@@ -71,7 +70,7 @@ class MultiGaussianMass(CircularMass):
             )
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
         self.amplitude_names = tuple(f"amp_{i}" for i in range(len(self.sigmas)))
-        prior = _log_normals(3.0 / len(self.sigmas), 1.0, len(self.sigmas))
+        prior = log_normals(3.0 / len(self.sigmas), 1.0, len(self.sigmas))
         self.parameters = (Parameter(self.amplitude_names, "arcsec^2", "integrals of the convergence", prior), *CENTER)
 
     def get_config(self) -> dict[str, Any]:
@@ -106,12 +105,3 @@ def unit_mean_convergence(r2: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
 def unit_convergence(r2: tf.Tensor, sigma: tf.Tensor | float) -> tf.Tensor:
     """Its convergence there."""
     return tf.exp(-r2 / (2 * sigma**2)) / (2 * math.pi * sigma**2)
-
-
-def _log_normals(median: float, scale: float, count: int) -> PriorFactory:
-    def prior(dtype: tf.DType) -> Any:
-        loc = tf.fill([count], tf.constant(math.log(median), dtype))
-        base = tfd.MultivariateNormalDiag(loc, tf.fill([count], tf.constant(scale, dtype)))
-        return tfd.TransformedDistribution(base, tfb.Exp())
-
-    return prior

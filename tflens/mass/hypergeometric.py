@@ -14,9 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tflens.errors import ParameterError
+
 
 class Convergent(NamedTuple):
-    """F = 1 + z `top`(1 - z) / `bottom`(1 - z): real coefficients in ascending order."""
+    """F = 1 + z `top`(1 - z) / `bottom`(1 - z): real coefficients in ascending order, each of t's shape `[...batch]`.
+
+    `top` has (order + 1) // 2 of them, `bottom` order // 2 + 1.
+    """
 
     top: list[tf.Tensor]
     bottom: list[tf.Tensor]
@@ -27,10 +32,23 @@ def order(max_modulus: float, tolerance: float) -> int:
 
     The error is below 2 rho^n (seen, not proved: the tests hold it against the function itself).
 
+    Args:
+        max_modulus: largest |z|, in (0, 1): that of the ellipticity.
+        tolerance: bound on the relative error, in (0, 1).
+
+    Returns:
+        The order n, at least 2: how many k_n are kept.
+
+    Raises:
+        ParameterError: `max_modulus` or `tolerance` does not lie in (0, 1).
+
     Example:
         >>> order(0.6, 1e-6), order(0.6, 1e-15), order(0.9, 1e-6)
         (10, 24, 23)
     """
+    for name, value in (("max_modulus", max_modulus), ("tolerance", tolerance)):
+        if not 0 < value < 1:
+            raise ParameterError(f"hypergeometric.order: {name} must lie in (0, 1), got {value!r}")
     root = math.sqrt(1 - max_modulus)
     return max(2, math.ceil(math.log(tolerance / 2) / math.log((1 - root) / (1 + root))))
 
@@ -39,6 +57,21 @@ def convergent(t: tf.Tensor, order: int) -> Convergent:
     """The convergent of given order, from its innermost fraction outwards: p/q -> (p - k z q) / p.
 
     Source: DLMF 15.7.5 for a = 1, b = t/2, c = 2 - t/2.
+
+    Args:
+        t: slope of the convergence, 0 < t < 2 (isothermal 1), `[...batch]`; on a grid `[...batch, 1, 1]`.
+        order: a positive number, as from `order`.
+
+    Returns:
+        Coefficients of t's shape and dtype.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> t, z = tf.constant([0.5, 1.5]), 0.3
+        >>> top, bottom = convergent(t, order(z, 1e-6))
+        >>> at = lambda p: sum(c * (1 - z) ** n for n, c in enumerate(p))
+        >>> [round(float(f), 4) for f in 1 + z * at(top) / at(bottom)]
+        [1.05, 1.2365]
     """
     k, _ = _partials(t, order)
     p, q = [tf.ones_like(t)], [tf.ones_like(t)]
@@ -48,7 +81,22 @@ def convergent(t: tf.Tensor, order: int) -> Convergent:
 
 
 def convergent_slope(t: tf.Tensor, order: int) -> Convergent:
-    """Derivatives by t of the coefficients of `convergent`."""
+    """Derivatives by t of the coefficients of `convergent`, for the gradient in the slope.
+
+    Args:
+        t: as for `convergent`, `[...batch]`.
+        order: as for `convergent`.
+
+    Returns:
+        As many derivatives, in the same order, of t's shape and dtype.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> (k,), _ = convergent(tf.constant(1.0), 1)
+        >>> (slope,), _ = convergent_slope(tf.constant(1.0), 1)
+        >>> round(float(k), 5), round(float(slope), 5)  # k_1 = t / (4 - t)
+        (0.33333, 0.44444)
+    """
     k, dk = _partials(t, order)
     p, q = [tf.ones_like(t)], [tf.ones_like(t)]
     dp, dq = [tf.zeros_like(t)], [tf.zeros_like(t)]
@@ -60,7 +108,7 @@ def convergent_slope(t: tf.Tensor, order: int) -> Convergent:
 
 
 def _partials(t: tf.Tensor, order: int) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """k_1 ... k_order and their derivatives by t: all divided at once, a kernel instead of one each."""
+    """k_1 ... k_order and their derivatives by t, `[...batch]` each: divided at once, one kernel instead of many."""
     n = np.arange(1, order + 1)
     j = n // 2
     # k_n is a ratio of polynomials in t: k_{2j} = j (j + 1 - t) / ..., k_{2j+1} = (t/2 + j)(j + 1 - t/2) / ...
@@ -83,6 +131,7 @@ def _times(factor: tf.Tensor, coefficients: list[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def _sum(a: list[tf.Tensor], b: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Coefficients of the sum of two polynomials, whose degrees may differ."""
     if len(a) < len(b):
         a, b = b, a
     return [x + y for x, y in zip(a, b, strict=False)] + a[len(b) :]

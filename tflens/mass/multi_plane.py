@@ -11,10 +11,10 @@ from tflens.cosmology import describe, lensing_efficiency, transverse_distance
 from tflens.errors import ParameterError
 from tflens.mass.base import MassProfile
 from tflens.mass.derivatives import hessian
-from tflens.mass.nested import pack, unpack
 from tflens.mass.subhalos import Subhalos
 from tflens.mass.total import total
 from tflens.parameters import Parameter
+from tflens.profile import pack, unpack
 from tflens.scan import scan
 from tflens.time_delay import DAYS_PER_MPC_ARCSEC2
 
@@ -37,7 +37,7 @@ class Plane:
         profiles: mass profiles; none at all is a plane to look at only.
 
     Raises:
-        ParameterError: a redshift is not positive, or they do not ascend.
+        ParameterError: a redshift is not positive, they do not ascend, or `profiles` holds what is no mass profile.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Plane:
             raise ParameterError(f"Plane.redshift must be positive and finite, got {redshift!r}")
         if any(a >= b for a, b in zip(self.redshifts, self.redshifts[1:], strict=False)):
             raise ParameterError(f"Plane.redshift: the redshifts of a sequence must ascend, got {redshift!r}")
-        self.profiles = tuple(unpack(profile) for profile in profiles)
+        self.profiles = tuple(unpack(profile, MassProfile, "Plane.profiles") for profile in profiles)
 
     def __repr__(self) -> str:
         return f"Plane({self.redshifts[0] if self.single else list(self.redshifts)}, {list(self.profiles)})"

@@ -8,9 +8,11 @@ from tflens.errors import ParameterError
 from tflens.mass import hypergeometric
 from tflens.mass.base import MassProfile
 from tflens.mass.center import away_from_center
+from tflens.mass.circular import CENTER
 from tflens.pairs import Pair, polynomial
-from tflens.parameters import Parameter, bounded_normal, ellipticity, log_normal, normal
+from tflens.parameters import Parameter, bounded_normal, ellipticity, log_normal
 from tflens.profile import elliptical, on_pixels
+from tflens.spread import spread
 
 
 class EPL(MassProfile):
@@ -39,8 +41,7 @@ class EPL(MassProfile):
         Parameter(("theta_E",), "arcsec", "Einstein radius (intermediate axis)", log_normal(1.2, 0.5)),
         Parameter(("gamma",), "", "slope of the 3-D density, isothermal = 2", bounded_normal(1.2, 2.8, 2.0, 0.2)),
         Parameter(("e1", "e2"), "", "ellipticity (1-q)/(1+q) (cos, sin) 2 phi", ellipticity(0.15, 0.6)),
-        Parameter(("center_x",), "arcsec", "centre", normal(0.0, 0.1)),
-        Parameter(("center_y",), "arcsec", "centre", normal(0.0, 0.1)),
+        *CENTER,
     )
 
     def __init__(self, max_ellipticity: float = 0.6, tolerance: float = 1e-6) -> None:
@@ -170,8 +171,9 @@ def _deflection_off_center(
         value = now.v * (1 + now.z * now.g) * now.scale
         return (value.re, value.im), gradient
 
-    shape = tf.shape(x + y + b + t + e.re + e.im)
-    return alpha(*(tf.broadcast_to(value, shape) for value in (x, y, b, t, e.re, e.im)))
+    like = x + y + b + t + e.re + e.im
+    x, y = (tf.broadcast_to(value, tf.shape(like)) for value in (x, y))
+    return alpha(x, y, *(spread(value, like) for value in (b, t, e.re, e.im)))
 
 
 class _Angular(NamedTuple):

@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tflens.light.sersic import b_n
 from tflens.mass.circular import CENTER, CircularMass
 from tflens.mass.quadrature import integral, nodes_and_weights
 from tflens.parameters import Parameter, bounded_normal, log_normal
+from tflens.sersic import b_n, log_sersic
 
 _NODES = {tf.float32: (28, 3), tf.float64: (48, 5)}  # number, and the power that gathers them at s = 0
 
@@ -51,17 +51,19 @@ class SersicMass(CircularMass):
         return 2 * n_sersic * k_eff * tf.exp(-order * beyond) * gamma
 
     def radial_convergence(self, r2, *, k_eff, R_sersic, n_sersic):
-        log_t, b, _ = _scaled(r2, R_sersic, n_sersic)
-        # Far outside a profile of low n the power overflows float32; exp(-exp(10)) is 0 all the same.
-        return k_eff * tf.exp(b - tf.exp(tf.minimum(log_t, 10.0)))
+        n_sersic = tf.convert_to_tensor(n_sersic, r2.dtype)
+        return k_eff * tf.exp(log_sersic(_log_ratio(r2, R_sersic), n_sersic, b_n(n_sersic)))
 
 
 def _scaled(r2: tf.Tensor, R_sersic, n_sersic) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """ln t with t = b (r / R_sersic)^(1/n), b, and the order 2 n of the gamma function."""
     n_sersic = tf.convert_to_tensor(n_sersic, r2.dtype)
     b = b_n(n_sersic)
-    log_t = tf.math.log(b) + (0.5 * tf.math.log(r2) - tf.math.log(tf.convert_to_tensor(R_sersic, r2.dtype))) / n_sersic
-    return log_t, b, 2 * n_sersic
+    return tf.math.log(b) + _log_ratio(r2, R_sersic) / n_sersic, b, 2 * n_sersic
+
+
+def _log_ratio(r2: tf.Tensor, R_sersic) -> tf.Tensor:
+    return 0.5 * tf.math.log(r2) - tf.math.log(tf.convert_to_tensor(R_sersic, r2.dtype))
 
 
 def _incomplete_gamma(log_t: tf.Tensor, b: tf.Tensor, order: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

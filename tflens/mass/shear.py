@@ -7,6 +7,7 @@ import tensorflow as tf
 from tflens.mass.base import MassProfile
 from tflens.parameters import Parameter, normal
 from tflens.profile import on_pixels
+from tflens.spread import spread
 
 
 class Shear(MassProfile):
@@ -25,7 +26,7 @@ class Shear(MassProfile):
     )
 
     def deflection(self, x, y, *, gamma1, gamma2):
-        gamma1, gamma2 = on_pixels(gamma1, gamma2, like=x)
+        gamma1, gamma2 = (spread(gamma, x + y) for gamma in on_pixels(gamma1, gamma2, like=x))
         return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
     def potential(self, x, y, *, gamma1, gamma2):

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from tflens.errors import ParameterError
 from tflens.mass.base import MassProfile
-from tflens.mass.nested import pack, unpack
 from tflens.parameters import Parameter, from_base
+from tflens.profile import pack, unpack
 from tflens.scan import scan
 
 
@@ -52,7 +52,7 @@ class Subhalos(MassProfile):
         for name, value in (("capacity", capacity), ("chunk", chunk)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ParameterError(f"Subhalos.{name} must be a positive integer, got {value!r}")
-        self.halo = unpack(halo)
+        self.halo = unpack(halo, MassProfile, "Subhalos.halo")
         self.capacity, self.chunk = capacity, chunk
         self._harmless = _medians(self.halo)
 

@@ -1,0 +1,94 @@
+"""Interpolation of images between their pixels."""
+
+import tensorflow as tf
+
+
+def interpolate_bilinear(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Bilinear interpolation of images at fractional pixel positions; zero outside.
+
+    Beyond the outermost pixel centres the image falls linearly to zero within one pixel, so the result is continuous
+    everywhere. The four neighbours are packed side by side before one gather, which is faster than four gathers.
+
+    Args:
+        image: `[batch, ny, nx]`.
+        x, y: positions `[batch, my, mx]` in pixels; (0, 0) is the centre of the bottom-left pixel.
+
+    Returns:
+        Values `[batch, my, mx]`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> image = tf.constant([[[0.0, 1.0], [2.0, 3.0]]])
+        >>> float(interpolate_bilinear(image, tf.constant([[[0.5]]]), tf.constant([[[0.5]]]))[0, 0, 0])
+        1.5
+    """
+    ny, nx = image.shape[-2:]
+    # A ring of two zeros: clipped positions land between zeros.
+    padded = tf.pad(image, [[0, 0], [2, 2], [2, 2]])
+    x = tf.clip_by_value(x + 2, 0.0, nx + 2.0)
+    y = tf.clip_by_value(y + 2, 0.0, ny + 2.0)
+    column, row = tf.floor(x), tf.floor(y)
+    fx, fy = x - column, y - row
+    corners = tf.stack([padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]], axis=-1)
+    found = _gather(corners, tf.cast(column, tf.int32), tf.cast(row, tf.int32))
+    bottom = found[..., 0] * (1 - fx) + found[..., 1] * fx
+    top = found[..., 2] * (1 - fx) + found[..., 3] * fx
+    return bottom * (1 - fy) + top * fy
+
+
+def interpolate_bicubic(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Bicubic interpolation of images at fractional pixel positions by cubic convolution; zero outside.
+
+    Keys 1981 (IEEE Trans. ASSP 29, 1153) with a = -1/2, along each axis. It goes through the pixels, reproduces
+    polynomials of degree 2, and value and gradient are continuous everywhere (C1); the integral over the plane is the
+    sum of the pixels. Beside a straight edge it overshoots by up to 7.5 % of the step, so positive pixels may give
+    small negative values. Pixels beyond the edge are 0, and the result is 0 from two pixels beyond the outermost
+    centres.
+
+    The sixteen neighbours are packed side by side before one gather; this takes sixteen times the image's memory.
+
+    Args:
+        image: `[batch, ny, nx]`.
+        x, y: positions `[batch, my, mx]` in pixels; (0, 0) is the centre of the bottom-left pixel.
+
+    Returns:
+        Values `[batch, my, mx]`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> image = tf.tile(tf.constant([[[0.0, 1.0, 4.0, 9.0]]]), [1, 4, 1])
+        >>> float(interpolate_bicubic(image, tf.constant([[[1.5]]]), tf.constant([[[1.5]]]))[0, 0, 0])
+        2.25
+    """
+    ny, nx = image.shape[-2:]
+    # Neighbourhoods start from three pixels before the first to one beyond the last: the clipped ones hold zeros.
+    padded = tf.pad(image, [[0, 0], [3, 4], [3, 4]])
+    height, width = ny + 4, nx + 4
+    x = tf.clip_by_value(x, -2.0, nx + 1.0)
+    y = tf.clip_by_value(y, -2.0, ny + 1.0)
+    column, row = tf.floor(x), tf.floor(y)
+    neighbours = tf.stack([padded[:, i : i + height, j : j + width] for i in range(4) for j in range(4)], axis=-1)
+    found = _gather(neighbours, tf.cast(column, tf.int32) + 2, tf.cast(row, tf.int32) + 2)
+    along_x, along_y = _weights(x - column), _weights(y - row)
+    lines = [tf.add_n([found[..., 4 * i + j] * along_x[j] for j in range(4)]) for i in range(4)]
+    return tf.add_n([line * weight for line, weight in zip(lines, along_y, strict=True)])
+
+
+def _gather(packed: tf.Tensor, column: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
+    """`[batch, height, width, k]` at whole positions `[batch, my, mx]`: `[batch, my, mx, k]`."""
+    batch, (height, width, k) = tf.shape(packed)[0], packed.shape[1:]
+    # Clipped once more as integers: a position that is not a number would otherwise stop the whole batch.
+    index = tf.clip_by_value(row, 0, height - 1) * width + tf.clip_by_value(column, 0, width - 1)
+    flat = tf.reshape(packed, [batch, height * width, k])
+    found = tf.gather(flat, tf.reshape(index, [batch, -1]), axis=1, batch_dims=1)
+    return tf.reshape(found, tf.concat([tf.shape(index), [k]], 0))
+
+
+def _weights(t: tf.Tensor) -> list[tf.Tensor]:
+    """Weights of the pixels at -1, 0, 1, 2 for a position t in [0, 1)."""
+    return [
+        ((-0.5 * t + 1) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t**2 + 1,
+        ((-1.5 * t + 2) * t + 0.5) * t,
+        (0.5 * t - 0.5) * t**2,
+    ]
