@@ -127,6 +127,10 @@ class TestPriors:
         with pytest.raises(ParameterError, match=rf"priors given for unknown parameter\(s\) \['{name}'\].*lens.e1,e2"):
             tiny_lens.model(priors={name: tfd.Normal(0.0, 1.0)})
 
+    def test_prior_that_is_none_is_refused(self):
+        with pytest.raises(ParameterError, match=r"a TFP distribution or a factory of one .* got 1\.3"):
+            tiny_lens.model(priors={"lens.theta_E": 1.3})
+
     def test_unknown_value_is_refused(self):
         with pytest.raises(ParameterError, match=r"unknown parameter\(s\) \['lens.theta'\].*lens.theta_E"):
             tiny_lens.model().base({"lens.theta": 1.0})

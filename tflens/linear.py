@@ -6,7 +6,7 @@ signal-to-noise of the component (the norm of its whitened image), which makes i
 component's shape.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +14,7 @@ from scipy.stats import truncnorm
 
 from tflens._tfp import tfd
 from tflens.errors import ParameterError
+from tflens.small_matrices import CholeskyFactor
 
 
 class LinearSolution(NamedTuple):
@@ -72,16 +73,15 @@ def marginalize(
     identity = tf.eye(components, dtype=tf.float64)
     precision = gram / (norm[..., :, None] * norm[..., None, :]) + identity / scale**2
     projection = projection / norm
-    factor = tf.linalg.cholesky(precision)
-    mean = tf.linalg.cholesky_solve(factor, projection[..., None])[..., 0]
-    covariance = tf.linalg.cholesky_solve(factor, identity + tf.zeros_like(precision))
+    factor = CholeskyFactor(precision)
+    mean, covariance = factor.solve(projection), factor.inverse()
     chi2 = tf.reduce_sum(tf.cast(data, tf.float64) ** 2) - tf.reduce_sum(projection * mean, -1)
-    log_det = 2 * tf.reduce_sum(tf.math.log(tf.linalg.diag_part(factor)), -1) + 2 * components * tf.math.log(scale)
+    log_det = factor.log_det() + 2 * components * tf.math.log(scale)
     log_likelihood = -0.5 * (chi2 + log_det)
     indices = [i for i, is_positive in enumerate(positive) if is_positive]
     if indices:
         ratio = tf.gather(mean / tf.sqrt(tf.linalg.diag_part(covariance)), indices, axis=-1)
-        log_likelihood += tf.reduce_sum(_standard_normal().log_cdf(ratio) + np.log(2), -1)
+        log_likelihood += tf.reduce_sum(_log_cdf(ratio) + np.log(2), -1)
     mean = mean / norm
     return LinearSolution(
         mean=tf.cast(mean, dtype),
@@ -114,7 +114,7 @@ def positivity_residual(solution: LinearSolution, positive: tuple[bool, ...]) ->
     """
     sigma = tf.sqrt(tf.linalg.diag_part(solution.covariance))
     ratio = tf.cast(solution.mean / sigma, tf.float64)
-    log_cdf = _standard_normal().log_cdf(ratio)
+    log_cdf = _log_cdf(ratio)
     # Beyond 5 sigma the probability is 1 to rounding; there the root has no usable slope.
     active = tf.logical_and(tf.constant(positive), ratio < 5)
     rho = tf.sqrt(tf.where(active, -2 * log_cdf, 1.0))
@@ -179,6 +179,16 @@ def _positive_definite(covariance: np.ndarray) -> np.ndarray:
     outer = sigma[:, :, None] * sigma[:, None, :]
     values, vectors = np.linalg.eigh(covariance / outer)
     return np.einsum("dik,dk,djk->dij", vectors, np.maximum(values, smallest), vectors) * outer
+
+
+@tf.custom_gradient
+def _log_cdf(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """Log of the standard normal distribution function, in float64.
+
+    The gradient of TFP's three branches is a score of kernels under XLA; what it amounts to is phi(x) / Phi(x).
+    """
+    value = _standard_normal().log_cdf(x)
+    return value, lambda upstream: upstream * tf.exp(_standard_normal().log_prob(x) - value)
 
 
 def _standard_normal() -> tfd.Normal:

@@ -1,13 +1,15 @@
 """The lens model: components and priors, from base-space values u ~ N(0, I) to the log posterior of an observation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from tflens.chunks import chunk_size, in_chunks, in_streams
+from tflens.direct import Direct
 from tflens.errors import ParameterError
 from tflens.forward_mode import ForwardAccumulator
 from tflens.lens_layer import LensLayer, Values
@@ -33,12 +35,26 @@ class LatentSource(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter of a model: where it lives in u and how it gets there."""
+    """One parameter of a model: where it lives in u and how it gets there.
+
+    Attributes:
+        label: of the component that it belongs to.
+        parameter: its declaration.
+        make_prior: makes the parameter's distribution; anew for a program that is being traced, which then has its
+            numbers for constants.
+        start: the entry's first place in u.
+    """
 
     label: str
     parameter: Parameter
-    prior: Any
+    make_prior: Callable[[], Any]
     start: int
+
+    @cached_property
+    def prior(self) -> Any:
+        """The parameter's distribution."""
+        with tf.init_scope():
+            return self.make_prior()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +85,7 @@ class LensModel:
         dtype: "float32" (default) or "float64".
 
     Raises:
-        ParameterError: a prior is given for a name that the model does not have.
+        ParameterError: a prior is given for a name that the model does not have, or is none.
 
     Example:
         >>> from tflens.light import Sersic
@@ -128,10 +144,11 @@ class LensModel:
         values: dict[str, tf.Tensor] = {}
         for entry in self.entries:
             part = u[..., entry.indices]
+            prior = entry.prior if tf.executing_eagerly() else entry.make_prior()
             if len(entry.names) == 1:
-                values[entry.names[0]] = from_base(entry.prior, part[..., 0])
+                values[entry.names[0]] = from_base(prior, part[..., 0])
             else:
-                values |= dict(zip(entry.names, tf.unstack(from_base(entry.prior, part), axis=-1), strict=True))
+                values |= dict(zip(entry.names, tf.unstack(from_base(prior, part), axis=-1), strict=True))
         return values
 
     def base(self, values: Mapping[str, Any]) -> np.ndarray:
@@ -198,8 +215,9 @@ class LensModel:
             for parameter in component.parameters:
                 name = f"{label}.{','.join(parameter.names)}"
                 prior = priors.pop(name, _DEFAULTS_BY_ROLE.get(name, parameter.prior))
-                prior = prior(tf.as_dtype(self.dtype)) if not hasattr(prior, "log_prob") else prior
-                entries.append(Entry(label, parameter, prior, start))
+                make_prior = partial(_distribution, prior, tf.as_dtype(self.dtype))
+                entries.append(Entry(label, parameter, make_prior, start))
+                entries[-1].prior  # noqa: B018 (made now, so that a wrong one is refused here)
                 start += len(parameter.names)
         if priors:
             known = [f"{entry.label}.{','.join(entry.parameter.names)}" for entry in entries]
@@ -273,7 +291,9 @@ class LensTarget:
         self._compiled_tangents = tf.function(self._physical_tangents, jit_compile=True, autograph=False)
         self._compiled_likelihood = tf.function(self._physical_likelihood, jit_compile=True, autograph=False)
         self._compiled_posterior = tf.function(self._physical_posterior, jit_compile=True, autograph=False)
-        self._value_and_gradient = tf.function(self._tempered, autograph=False)
+        self._value_and_gradient = Direct(self._tempered, jit_compile=False)
+        # One lens has nothing to share among cores: a single program, if there is no network outside of it.
+        self._alone = self._value_and_gradient if model.latent_dim else Direct(self._tempered)
 
     def use(self, mask: np.ndarray) -> None:
         """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
@@ -401,8 +421,9 @@ class LensTarget:
             u: points `[batch, dim]`.
             power: to which the likelihood is raised, a number; below 1 it is tempered.
         """
+        program = self._alone if u.shape[0] == 1 else self._value_and_gradient
         # No tape further out must reach in: it would have every operation keep its intermediate results.
-        return self._value_and_gradient(tf.stop_gradient(u), tf.convert_to_tensor(power, u.dtype))
+        return program(tf.stop_gradient(u), tf.convert_to_tensor(power, u.dtype))
 
     def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
@@ -502,6 +523,15 @@ class Evaluation:
     def chi2(self) -> float:
         """Mean squared residual over the used pixels."""
         return float(np.nanmean(self.residual**2))
+
+
+def _distribution(prior: Any, dtype: tf.DType) -> Any:
+    """A prior as it was given, a distribution or a factory of one."""
+    if hasattr(prior, "log_prob"):
+        return prior
+    if not callable(prior):
+        raise ParameterError(f"a prior must be a TFP distribution or a factory of one (dtype to prior), got {prior!r}")
+    return prior(dtype)
 
 
 def _inputs(labelled: list[tuple[str, Any]], values: Mapping[str, Any]) -> list[Values]:

@@ -89,6 +89,17 @@ def log_normal(median: float, scale: float) -> PriorFactory:
     return lambda dtype: tfd.LogNormal(tf.math.log(tf.constant(median, dtype)), tf.constant(scale, dtype))
 
 
+def log_normals(median: float, scale: float, count: int) -> PriorFactory:
+    """Factory of the joint prior of `count` independent log-normal numbers."""
+    one = log_normal(median, scale)
+
+    def prior(dtype: tf.DType) -> Any:
+        loc, width = (tf.fill([count], value) for value in (one(dtype).loc, one(dtype).scale))
+        return tfd.TransformedDistribution(tfd.MultivariateNormalDiag(loc, width), tfb.Exp())
+
+    return prior
+
+
 def bounded_normal(low: float, high: float, median: float, scale: float) -> PriorFactory:
     """Factory of a logit-normal prior on (low, high) that near its median resembles N(median, scale).
 

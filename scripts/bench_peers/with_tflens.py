@@ -17,6 +17,7 @@ import_tensorflow_quietly()
 import tensorflow as tf
 
 from tflens.chunks import chunk_size, in_chunks, in_streams
+from tflens.direct import Direct
 from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
 from tflens.light import Pixelated, Sersic
@@ -31,10 +32,7 @@ def settings(workload: Workload, task: str, batch: int) -> Settings:
     if task == "image":
         return {"LensLayer": lambda: image_job(workload, batch)}
     if workload.source == "Sersic":
-        return {
-            "value_and_gradient": lambda: log_prob_job(workload, batch),
-            "value_and_gradient in a compiled function": lambda: log_prob_job(workload, batch, compiled=True),
-        }
+        return {"value_and_gradient": lambda: log_prob_job(workload, batch)}
     return {"LensLayer": lambda: likelihood_job(workload, batch)}
 
 
@@ -42,7 +40,7 @@ def image_job(workload: Workload, batch: int, dtype: str = "float32") -> Job:
     """Model images from physical parameters."""
     model = _model(workload, dtype)
     outputs = [tf.TensorSpec([PIXELS, PIXELS], dtype)]
-    function = _side_by_side(lambda inputs: [model(*inputs)], outputs, workload)
+    function = _side_by_side(lambda inputs: [model(*inputs)], outputs, workload, batch)
     inputs = _inputs(workload, batch, dtype)
     return Job(lambda: function(*inputs)[0].numpy())
 
@@ -60,14 +58,14 @@ def likelihood_job(workload: Workload, batch: int, dtype: str = "float32") -> Jo
 
     inputs = _inputs(workload, batch, dtype)
     outputs = [tf.TensorSpec([], dtype), *(tf.TensorSpec(value.shape[1:], dtype) for value in inputs)]
-    function = _side_by_side(value_and_gradient, outputs, workload)
+    function = _side_by_side(value_and_gradient, outputs, workload, batch)
     return Job(
         lambda: _wait(function(*inputs)),
         lambda result: np.concatenate([np.reshape(part, (batch, -1)) for part in result[1:]], 1),
     )
 
 
-def log_prob_job(workload: Workload, batch: int, dtype: str = "float32", compiled: bool = False) -> Job:
+def log_prob_job(workload: Workload, batch: int, dtype: str = "float32") -> Job:
     """The log posterior and its gradient in u `[batch, dim]`."""
     lens = EPL() if workload.lens == "EPL" else SIE()
     mask = np.ones(workload.data.shape, bool)
@@ -76,19 +74,18 @@ def log_prob_job(workload: Workload, batch: int, dtype: str = "float32", compile
     model = LensModel(lens=[lens, Shear()], lens_light=[], source=Sersic(), sky=False, dtype=dtype)
     target = LensTarget(model, observation, supersampling=workload.supersampling)
     u = tf.constant(np.stack([model.base(_full_names(workload, row)) for row in workload.parameters(batch)]), dtype)
-    function = target.value_and_gradient
-    if compiled:
-        function = tf.function(function, jit_compile=True, autograph=False)
-    return Job(lambda: _wait(function(u)), lambda result: result[1])
+    return Job(lambda: _wait(target.value_and_gradient(u)), lambda result: result[1])
 
 
-def _side_by_side(function: Callable, outputs: list[tf.TensorSpec], workload: Workload) -> Callable:
+def _side_by_side(function: Callable, outputs: list[tf.TensorSpec], workload: Workload, batch: int) -> Callable:
     """A function of batches, compiled, in the pieces and on the cores that a fit would use."""
+    if batch == 1:
+        return Direct(lambda *inputs: function(list(inputs)))
     size = chunk_size((PIXELS * workload.supersampling) ** 2)
     compiled = tf.function(
         lambda *inputs: in_chunks(function, list(inputs), outputs, size), jit_compile=True, autograph=False
     )
-    return tf.function(lambda *inputs: in_streams(compiled, list(inputs)), autograph=False)
+    return Direct(lambda *inputs: in_streams(compiled, list(inputs)), jit_compile=False)
 
 
 def _wait(result: list) -> list:

@@ -101,11 +101,13 @@ def levenberg_marquardt_step(target: LensTarget, state: LMState) -> LMState:
         objective = least_squares_objective(target, trial)
         objective = tf.where(tf.math.is_finite(objective), objective, float("inf"))
         best = tf.argmin(objective)
-        improved = objective[best] < system.objective
+        # The same point in another program differs by its rounding: what was reached is what counts.
+        reached = tf.minimum(state.objective, system.objective)
+        improved = objective[best] < reached
         return LMState(
             tf.where(improved, trial[best], state.u),
             tf.clip_by_value(tf.where(improved, dampings[best], state.damping * 100), 1e-7, 1e7),
-            tf.where(improved, objective[best], system.objective),
+            tf.where(improved, objective[best], reached),
         )
 
     return tf.map_fn(one, state)
