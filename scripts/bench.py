@@ -31,6 +31,7 @@ from report import tables  # noqa: E402
 from worker import MEMORY_ENVIRONMENT  # noqa: E402
 
 CHECKED = 16  # lenses whose results are compared
+MEMORY_BATCH = 16  # lenses whose gradient is asked what memory it takes
 OURS = "tflens"
 
 
@@ -194,13 +195,18 @@ class Bench:
         workloads.make(psf=first.psf, kernel=kernel, **WORKLOADS[first.workload]).save(path)
         timings: dict[tuple[Case, str], Timing] = {}
         skipped: dict[tuple[Case, str], str] = {}
-        for name in self._processes:
-            for case in cases:
+        outpaced: dict[tuple[str, str], str] = {}  # by task and package
+        for case in sorted(cases, key=lambda case: case.batch):
+            for name in self._processes:
                 try:
+                    if reason := outpaced.get((case.task, name)):
+                        raise BenchError(reason)
                     timings[case, name] = self._prepare(case, name, path)
                 except BenchError as error:
                     skipped[case, name] = str(error)
                     _note(f"{case.label}: without {name}: {error}")
+            slow = _outpaced({name: t.tried[t.setting] for (at, name), t in timings.items() if at == case})
+            outpaced |= {(case.task, name): reason for name, reason in slow.items()}
         for turn in range(rounds):
             _note(f"{first.workload}, {first.psf} PSF: round {turn + 1} of {rounds}")
             for case in self._random.sample(cases, len(cases)):
@@ -252,7 +258,7 @@ class Bench:
     def _measure_memory(self, timings: dict[tuple[Case, str], Timing], path: Path) -> None:
         """Peak memory of the gradients, each in a process that does nothing else."""
         for (case, name), timing in timings.items():
-            if case.task != "gradient":
+            if case.task != "gradient" or case.batch != MEMORY_BATCH:
                 continue
             _note(f"{case.label}: memory of {name}")
             process = Process(environment(PACKAGES[name].environment), name, self._cores, MEMORY_ENVIRONMENT)
@@ -464,6 +470,16 @@ def ratio_over_fastest(rates: dict[str, list[float]]) -> tuple[str, list[float]]
 
 def _skipped(variant: str, reason: str) -> dict[str, Any]:
     return {"id": "skipped", "variant": variant, "value": None, "reason": reason}
+
+
+def _outpaced(rates: dict[str, float]) -> dict[str, str]:
+    """Peers of less than a tenth of the fastest peer's speed, with a reason not to wait for them in larger batches."""
+    peers = {name: rate for name, rate in rates.items() if name != OURS}
+    if not peers:
+        return {}
+    fastest = max(peers, key=peers.__getitem__)
+    reason = f"more than ten times slower than {fastest} in a smaller batch"
+    return {name: reason for name, rate in peers.items() if rate < peers[fastest] / 10}
 
 
 def _completed(records: list[dict[str, Any]], arguments: argparse.Namespace, threads: int) -> list[dict[str, Any]]:

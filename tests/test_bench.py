@@ -201,6 +201,18 @@ def test_driver_compares_before_it_times_and_takes_ratios_within_rounds(bench, s
     assert (any_way["peer"], any_way["value"], any_way["reach"]) == ("herculens_map", pytest.approx(3.0), None)
 
 
+def test_hopeless_package_is_spared_larger_batches(bench, stubbed):
+    stubbed._processes["gigalens_tf"], stubbed.versions["gigalens_tf"] = StubProcess(50.0), {"numpy": "2"}
+    cases = [bench.Case("W1", "gaussian", "image", batch) for batch in (16, 1)]
+    records = stubbed.measure(cases, rounds=2, seconds=0.1, memory=False)
+    timed = {(r["package"], r["batch"]) for r in records if r["id"] == "rate"}
+    assert {("gigalens_tf", 1), ("herculens", 16)} <= timed
+    assert ("gigalens_tf", 16) not in timed
+    skipped = {r["variant"]: r["reason"] for r in records if r["id"] == "skipped"}
+    reason = "more than ten times slower than herculens_map in a smaller batch"
+    assert skipped["W1, gaussian PSF, image, batch 16: gigalens_tf"] == reason
+
+
 def test_tables_show_every_ratio_beside_its_target(bench, modules, stubbed):
     case = bench.Case("W1", "gaussian", "image", 16)
     text = modules["report"].tables(stubbed.measure([case], rounds=3, seconds=0.1, memory=False))
