@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from worker import MEMORY_ENVIRONMENT  # noqa: E402
 
 CHECKED = 16  # lenses whose results are compared
 MEMORY_BATCH = 16  # lenses whose gradient is asked what memory it takes
+FAIR_BATCH = 16  # lenses from which on a package's speed tells how it does with more
 OURS = "tflens"
 
 
@@ -205,6 +207,8 @@ class Bench:
                 except BenchError as error:
                     skipped[case, name] = str(error)
                     _note(f"{case.label}: without {name}: {error}")
+            if case.batch < FAIR_BATCH:
+                continue
             slow = _outpaced({name: t.tried[t.setting] for (at, name), t in timings.items() if at == case})
             outpaced |= {(case.task, name): reason for name, reason in slow.items()}
         for turn in range(rounds):
@@ -212,10 +216,21 @@ class Bench:
             for case in self._random.sample(cases, len(cases)):
                 runners = [name for name in self._processes if (case, name) in timings]
                 for name in self._random.sample(runners, len(runners)):
-                    answer = self._processes[name].ask(do="run", job=case.label, seconds=seconds)
-                    timings[case, name].rates.append(case.batch * answer["calls"] / answer["seconds"])
-        for process in self._processes.values():
-            process.ask(do="forget")
+                    try:
+                        answer = self._processes[name].ask(do="run", job=case.label, seconds=seconds)
+                        timings[case, name].rates.append(case.batch * answer["calls"] / answer["seconds"])
+                    except BenchError as error:
+                        # A process that ended (out of memory, say) has lost all that was prepared.
+                        for lost in [at for at, who in timings if who == name]:
+                            del timings[lost, name]
+                            skipped[lost, name] = f"timing {case.label}: {error}"
+                        _note(f"{case.label}: without {name}: {error}")
+        for name, process in self._processes.items():
+            try:
+                process.ask(do="forget")
+            except BenchError:
+                process.close()
+                self._processes[name] = Process(environment(PACKAGES[name].environment), name, self._cores)
         if memory:
             self._measure_memory(timings, path)
         return self._records(cases, timings, skipped)
@@ -370,7 +385,8 @@ class Process:
 
     def close(self) -> None:
         """Ends the worker."""
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # it ended by itself
+            self._process.stdin.close()
         self._process.stdout.close()
         try:
             self._process.wait(timeout=10)

@@ -203,14 +203,40 @@ def test_driver_compares_before_it_times_and_takes_ratios_within_rounds(bench, s
 
 def test_hopeless_package_is_spared_larger_batches(bench, stubbed):
     stubbed._processes["gigalens_tf"], stubbed.versions["gigalens_tf"] = StubProcess(50.0), {"numpy": "2"}
-    cases = [bench.Case("W1", "gaussian", "image", batch) for batch in (16, 1)]
+    cases = [bench.Case("W1", "gaussian", "image", batch) for batch in (128, 1, 16)]
     records = stubbed.measure(cases, rounds=2, seconds=0.1, memory=False)
     timed = {(r["package"], r["batch"]) for r in records if r["id"] == "rate"}
-    assert {("gigalens_tf", 1), ("herculens", 16)} <= timed
-    assert ("gigalens_tf", 16) not in timed
+    assert {("gigalens_tf", 1), ("gigalens_tf", 16), ("herculens", 128)} <= timed
+    assert ("gigalens_tf", 128) not in timed
     skipped = {r["variant"]: r["reason"] for r in records if r["id"] == "skipped"}
     reason = "more than ten times slower than herculens_map in a smaller batch"
-    assert skipped["W1, gaussian PSF, image, batch 16: gigalens_tf"] == reason
+    assert skipped["W1, gaussian PSF, image, batch 128: gigalens_tf"] == reason
+
+
+def test_package_that_dies_is_left_out_and_started_again(bench, stubbed, monkeypatch):
+    class Dying(StubProcess):
+        closed = False
+
+        def ask(self, do, **request):
+            if do in ("run", "forget"):
+                raise bench.BenchError("its process ended: without a word")
+            return super().ask(do, **request)
+
+        def close(self):
+            self.closed = True
+
+    dead = stubbed._processes["herculens_map"] = Dying(1000.0)
+    fresh = StubProcess(1000.0)
+    monkeypatch.setattr(bench, "environment", lambda name: Path("python"))
+    monkeypatch.setattr(bench, "Process", lambda python, name, cores: fresh)
+    cases = [bench.Case("W1", "gaussian", "image", batch) for batch in (1, 16)]
+    records = stubbed.measure(cases, rounds=2, seconds=0.1, memory=False)
+    assert {r["package"] for r in records if r["id"] == "rate"} == {"tflens", "herculens"}
+    reasons = [r["reason"] for r in records if r["id"] == "skipped" and "herculens_map" in r["variant"]]
+    assert len(reasons) == 2
+    assert all("timing W1, gaussian PSF, image" in r and "its process ended" in r for r in reasons)
+    assert dead.closed
+    assert stubbed._processes["herculens_map"] is fresh
 
 
 def test_tables_show_every_ratio_beside_its_target(bench, modules, stubbed):
