@@ -1,27 +1,32 @@
 """Simulated galaxies: their distribution, their images, their files, and how they are observed."""
 
 import json
+from collections import Counter
+from dataclasses import replace
 
 import galsim
 import numpy as np
 import pytest
 import tensorflow as tf
 from astropy.table import Table
+from scipy.stats import spearmanr
 
-from tflens.datasets.morphology import LIMITS, MAJOR_AXIS_LIMIT, GaussianCopula, Morphology, cosmos_morphology
-from tflens.datasets.pipeline import Convolution, hst_psf, observed_galaxies, random_symmetry
-from tflens.datasets.simulated import (
+from tflens.datasets.galaxy_drawing import draw_galaxy
+from tflens.datasets.galaxy_parameters import (
+    DustLane,
     GalaxyParameters,
     Knots,
+    Merger,
+    Ring,
     Sersic,
     Spiral,
-    draw_galaxy,
-    load_dataset,
-    make_dataset,
-    simulate_galaxy,
+    Tail,
     simulate_parameters,
-    split_of,
 )
+from tflens.datasets.morphology import LIMITS, MAJOR_AXIS_LIMIT, GaussianCopula, Morphology, cosmos_morphology
+from tflens.datasets.pipeline import Convolution, hst_psf, observed_galaxies, random_symmetry
+from tflens.datasets.records import load_dataset, read_dataset, split_of
+from tflens.datasets.simulated import make_dataset, simulate_galaxy, simulate_record
 from tflens.errors import ParameterError
 from tflens.galaxies.metrics import half_light_radius
 
@@ -71,6 +76,29 @@ class TestMorphology:
         refitted = Morphology.fit({name: table[name].data for name in table.colnames})
         assert json.loads(refitted.to_json()) == json.loads(cosmos_morphology().to_json())
 
+    def test_magnitude_size_and_redshift_are_drawn_together(self, shared_data):
+        """The joint distribution of what a conditional prior is told, against the catalogue it was fitted to."""
+        table = Table.read(shared_data / "galaxies/parametric/cosmos_parametric_600.ecsv", format="ascii.ecsv")
+        table = table[table["ok"] & ~table["use_bulgefit"]]
+        within = (table["sersic_hlr"] / np.sqrt(table["sersic_q"]) < MAJOR_AXIS_LIMIT) & (table["sersic_hlr"] > 0.08)
+        table = table[within & (table["sersic_n"] > 0.4) & (table["sersic_n"] < 5)]
+        rng = np.random.default_rng(4)
+        draws = [cosmos_morphology().sample(rng) for _ in range(3000)]
+        assert all("magnitude" in draw and "redshift" in draw for draw in draws)
+        draws = [draw for draw in draws if "half_light_radius" in draw]
+        magnitude, redshift, size = (
+            np.array([draw[name] for draw in draws]) for name in ("magnitude", "redshift", "half_light_radius")
+        )
+        assert 0 < redshift.min() < redshift.max() < 4
+        pairs = (
+            (magnitude, size, table["mag_f814w"], table["sersic_hlr"]),
+            (magnitude, redshift, table["mag_f814w"], table["zphot"]),
+            (redshift, size, table["zphot"], table["sersic_hlr"]),
+        )
+        for *drawn, a, b in pairs:
+            # Standard error of the catalogue's rank correlation: 1 / sqrt(350), three times.
+            assert spearmanr(*drawn).statistic == pytest.approx(spearmanr(a, b).statistic, abs=0.16)
+
     def test_missing_column_is_named(self):
         with pytest.raises(ParameterError, match="sersic_hlr"):
             Morphology.fit({"use_bulgefit": np.zeros(3)})
@@ -117,12 +145,48 @@ class TestDrawing:
             knots=Knots(0.3, 20, 0.08, seed=4),
             spiral=Spiral(2, 0.6, 0.4, 1.0),
             lopsidedness=0.3,
+            ring=Ring(0.8, 0.4, 0.06),
+            dust_lane=DustLane(0.5, 0.06, 0.02),
             companion=Sersic(0.05, 0.1, 1.0, 0.7, 1.0, x=0.6, y=-0.3),
         )
+        other = GalaxyParameters((Sersic(1.0, 0.2, 1.0, 0.8, 0.3),), lopsidedness=0.4)
+        galaxy = replace(galaxy, merger=Merger(other, 0.5, 0.4, 0.3, (Tail(0.1, 0.4, 0.3, 0.8, 0.2, 1.0, 0.2),)))
         coarse = draw_galaxy(galaxy, stamp=64, pixel_scale=0.05)
         fine = draw_galaxy(galaxy, stamp=128, pixel_scale=0.025)
         summed = fine.reshape(64, 2, 64, 2).sum(axis=(1, 3))
         assert np.abs(summed - coarse).sum() < 0.01
+
+    def test_arms_are_no_finer_than_the_resolution(self):
+        """Three samples a pixel along either axis see nearly the same image as one.
+
+        Arms that were not damped towards the centre would be aliased there, and differ by 15 % of the light.
+        """
+        galaxy = GalaxyParameters((Sersic(1.0, 0.3, 1.0, 0.5, 0.2),), spiral=Spiral(4, 0.9, np.radians(12), 0.5))
+        coarse = draw_galaxy(galaxy, stamp=63, pixel_scale=0.05)
+        fine = draw_galaxy(galaxy, stamp=189, pixel_scale=0.05 / 3).reshape(63, 3, 63, 3).sum(axis=(1, 3))
+        assert np.abs(fine - coarse).sum() < 0.02
+
+    def test_merging_galaxies_have_their_centre_of_light_in_the_middle(self):
+        parts = [GalaxyParameters((Sersic(1.0, 0.15, 0.5, q, 0.3),)) for q in (0.9, 0.5)]
+        merger = Merger(parts[1], 0.4, 0.6, -0.3, ())
+        image = draw_galaxy(replace(parts[0], merger=merger))
+        axis = (np.arange(64) - 31.5) * 0.05
+        assert np.sum(image * axis) == pytest.approx(0, abs=2e-3)
+        assert np.sum(image * axis[:, None]) == pytest.approx(0, abs=2e-3)
+        first, second = (draw_galaxy(part, stamp=256).astype(float) for part in parts)
+        # Moved by whole pixels, so that each can be compared with its own image.
+        whole = draw_galaxy(replace(parts[0], merger=replace(merger, flux_ratio=1.0, x=0.8, y=-0.4)), stamp=256)
+        moved = np.roll(first, (4, -8), (0, 1)) + np.roll(second, (-4, 8), (0, 1))
+        np.testing.assert_allclose(whole, moved / 2, atol=1e-4 * whole.max())
+
+    def test_dust_lane_darkens_the_disk_along_its_major_axis(self):
+        disk = GalaxyParameters((Sersic(1.0, 0.4, 1.0, 0.3, 0.0),))
+        plain = draw_galaxy(disk, stamp=65).astype(float)
+        dusty = draw_galaxy(replace(disk, dust_lane=DustLane(0.6, 0.06, 0.0)), stamp=65).astype(float)
+        ratio = (dusty / np.maximum(plain, 1e-30))[20:45, 20:45]
+        assert ratio[12, 12] / ratio[0, 12] == pytest.approx(0.4, abs=0.001)
+        np.testing.assert_allclose(ratio, ratio[::-1, ::-1], rtol=1e-3)
+        assert ratio[12, 0] < 0.6 * ratio[0, 0]  # along x, the major axis
 
     def test_symmetric_galaxy_is_centred_on_the_stamp(self):
         image = draw_galaxy(GalaxyParameters((Sersic(1.0, 0.3, 1.0, 0.6, 0.5),)))
@@ -140,51 +204,80 @@ class TestDrawing:
             draw_galaxy(simulate_parameters(1, 0), **{name: 0})
 
 
+class TestSample:
+    def test_every_structure_occurs_as_often_as_the_data_card_says(self):
+        galaxies = [simulate_parameters(3, index) for index in range(3000)]
+        seen = Counter(
+            name
+            for galaxy in galaxies
+            for name in ("knots", "spiral", "ring", "dust_lane", "companion", "merger")
+            if getattr(galaxy, name)
+        )
+        assert seen["merger"] / 3000 == pytest.approx(0.06, abs=0.015)
+        assert seen["companion"] / 3000 == pytest.approx(0.10, abs=0.02)
+        assert min(seen[name] for name in ("knots", "spiral", "ring", "dust_lane")) > 30
+        assert any(len(galaxy.merger.tails) == 2 for galaxy in galaxies if galaxy.merger)
+        # Fluxes of the components are shares of the galaxy's light.
+        np.testing.assert_allclose([sum(c.flux for c in galaxy.components) for galaxy in galaxies], 1, rtol=1e-9)
+
+    def test_metadata_follows_from_parameters_and_image(self):
+        records = [simulate_record(index, seed=4) for index in range(30)]
+        images = np.stack([record.image for record in records])
+        radius, _ = half_light_radius(images)
+        values = {name: np.array([record.metadata[name] for record in records]) for name in records[0].metadata}
+        np.testing.assert_allclose(values["half_light_radius"], 0.05 * radius, rtol=1e-6)
+        np.testing.assert_allclose(values["magnitude"], -2.5 * np.log10(values["flux"]) + 25.94333)
+        for record in records:
+            parameters = simulate_parameters(4, record.index)
+            assert record.metadata["redshift"] == parameters.redshift
+            assert record.metadata["merger"] == (parameters.merger is not None)
+        assert 0.4 <= values["n_sersic"].min() < values["n_sersic"].max() <= 5
+
+    def test_size_does_not_depend_on_the_pixels(self):
+        fine, coarse = (simulate_record(5, stamp=n, pixel_scale=6.4 / n).metadata for n in (256, 128))
+        assert fine["half_light_radius"] == pytest.approx(coarse["half_light_radius"], rel=0.02)
+
+
 class TestDataset:
     def test_files_do_not_depend_on_the_number_of_processes(self, tmp_path):
-        one = make_dataset(tmp_path / "one", 9, seed=3, processes=1, shard_size=4, stamp=16)
-        two = make_dataset(tmp_path / "two", 9, seed=3, processes=2, shard_size=4, stamp=16)
-        names = sorted(path.name for path in one.glob("*.npz"))
-        assert names == ["galaxies-0000.npz", "galaxies-0001.npz", "galaxies-0002.npz"]
-        for name in names:
-            with np.load(one / name) as a, np.load(two / name) as b:
-                np.testing.assert_array_equal(a["images"], b["images"])
-        with np.load(one / names[1]) as shard:
-            np.testing.assert_array_equal(shard["images"][2], simulate_galaxy(3, 6, stamp=16))
+        one, two = (make_dataset(tmp_path / str(n), 9, seed=3, processes=n, shard_size=4, stamp=16) for n in (1, 2))
+        names = sorted(path.name for path in one.glob("*.tfrecord.gz"))
+        assert len(names) >= 3
+        for name in (*names, "dataset.json"):
+            assert (one / name).read_bytes() == (two / name).read_bytes()
 
-    def test_goes_on_where_it_stopped(self, tmp_path):
+    def test_what_is_read_is_what_was_drawn(self, tmp_path):
+        make_dataset(tmp_path, 40, seed=3, shard_size=16, stamp=8, pixel_scale=0.2)
+        seen = []
+        for split in ("train", "validation", "test"):
+            expected = [index for index in range(40) if split_of(index) == split]
+            dataset = load_dataset(tmp_path, split)
+            assert dataset.index.tolist() == expected
+            seen += expected
+            for i, index in enumerate(expected):
+                record = simulate_record(index, seed=3, stamp=8, pixel_scale=0.2)
+                np.testing.assert_array_equal(dataset.images[i], record.image)
+                for name, value in record.metadata.items():
+                    assert dataset.metadata[name][i] == np.float32(value)
+        assert sorted(seen) == list(range(40))
+        assert dataset.manifest["resolution"] == 0.06
+        streamed = next(iter(read_dataset(tmp_path, "train")))
+        assert {"image", "index", "flux", "half_light_radius", "redshift"} <= streamed.keys()
+
+    def test_more_galaxies_may_be_added_but_no_others(self, tmp_path):
         make_dataset(tmp_path, 6, seed=3, shard_size=3, stamp=16)
-        first, second = sorted(tmp_path.glob("*.npz"))
-        kept = first.stat().st_mtime_ns
-        second.unlink()
+        kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.gz")}
         done = []
-        make_dataset(tmp_path, 6, seed=3, shard_size=3, stamp=16, progress=done.append)
-        assert first.stat().st_mtime_ns == kept
-        assert second.exists()
-        assert done[-1] == 6
+        make_dataset(tmp_path, 9, seed=3, shard_size=3, stamp=16, progress=lambda *count: done.append(count))
+        assert done[-1] == (9, 9)
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
         with pytest.raises(ParameterError, match="another dataset"):
-            make_dataset(tmp_path, 6, seed=4, shard_size=3, stamp=16)
+            make_dataset(tmp_path, 9, seed=4, shard_size=3, stamp=16)
 
-    def test_splits_are_disjoint_complete_and_independent_of_order(self, tmp_path):
-        splits = [split_of(index) for index in range(4000)]
-        assert splits == [split_of(index) for index in reversed(range(4000))][::-1]
-        shares = {name: splits.count(name) / 4000 for name in ("train", "validation", "test")}
-        assert shares["train"] == pytest.approx(0.9, abs=0.02)
-        assert shares["validation"] == pytest.approx(0.05, abs=0.015)
-        assert sum(shares.values()) == 1
-        make_dataset(tmp_path, 40, shard_size=16, stamp=8)
-        loaded = {split: load_dataset(tmp_path, split) for split in ("train", "validation", "test")}
-        assert {name: len(images) for name, images in loaded.items()} == {
-            name: splits[:40].count(name) for name in loaded
-        }
-
-    def test_errors(self, tmp_path):
-        with pytest.raises(ParameterError, match="run scripts/make_dataset"):
-            load_dataset(tmp_path, "train")
-        with pytest.raises(ParameterError, match="split must be one of"):
-            load_dataset(tmp_path, "training")
-        with pytest.raises(ParameterError, match="processes must be at least 1"):
-            make_dataset(tmp_path, 3, processes=0)
+    @pytest.mark.parametrize("name", ["count", "stamp", "pixel_scale"])
+    def test_bad_numbers_are_named(self, tmp_path, name):
+        with pytest.raises(ParameterError, match=f"{name} must be positive"):
+            make_dataset(tmp_path, **({"count": 3} | {name: 0}))
 
 
 class TestPipeline:

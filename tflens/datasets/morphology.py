@@ -1,4 +1,4 @@
-"""The joint distribution of galaxy morphology, as fitted to parametric fits of real COSMOS galaxies.
+"""The joint distribution of shape, magnitude and redshift, as fitted to parametric fits of real COSMOS galaxies.
 
 Two populations, one Sersic profile or a bulge with a disk, each a Gaussian copula: the marginals are tables of
 quantiles, the dependence is the correlation matrix of the normal scores. Only these numbers are shipped, not the
@@ -109,9 +109,9 @@ class Morphology:
         """Fit to parametric fits in the columns of GalSim's COSMOS catalogue (see `scripts/fit_morphology.py`).
 
         Args:
-            catalogue: columns `use_bulgefit, sersic_n, sersic_hlr, sersic_q, bulge_hlr, bulge_q, bulge_phi,
-                bulge_flux, disk_hlr, disk_q, disk_phi, disk_flux`, each `[N]`; circularised half-light radii in
-                arcsec, angles in radians.
+            catalogue: columns `mag_f814w, zphot, use_bulgefit, sersic_n, sersic_hlr, sersic_q, bulge_hlr, bulge_q,
+                bulge_phi, bulge_flux, disk_hlr, disk_q, disk_phi, disk_flux`, each `[N]`; AB magnitudes, circularised
+                half-light radii in arcsec, angles in radians.
 
         Raises:
             ParameterError: a column is missing, or one of the populations has fewer than 20 galaxies.
@@ -135,6 +135,8 @@ class Morphology:
                     "log_half_light_radius": np.log(single["sersic_hlr"]),
                     "log_n_sersic": np.log(single["sersic_n"]),
                     "q": single["sersic_q"],
+                    "magnitude": single["mag_f814w"],
+                    "log_redshift": np.log(single["zphot"]),
                 }
             ),
             bulge_disk=GaussianCopula.fit(
@@ -145,6 +147,8 @@ class Morphology:
                     "disk_q": double["disk_q"],
                     "bulge_fraction": double["bulge_flux"] / (double["bulge_flux"] + double["disk_flux"]),
                     "twist": (double["bulge_phi"] - double["disk_phi"] + np.pi / 2) % np.pi - np.pi / 2,
+                    "magnitude": double["mag_f814w"],
+                    "log_redshift": np.log(double["zphot"]),
                 }
             ),
         )
@@ -154,7 +158,8 @@ class Morphology:
 
         Returns:
             `half_light_radius, n_sersic, q` of a single Sersic galaxy; or `bulge_half_light_radius,
-            disk_half_light_radius, bulge_q, disk_q, bulge_fraction, twist` (arcsec, radians).
+            disk_half_light_radius, bulge_q, disk_q, bulge_fraction, twist` (arcsec, radians). With either, `magnitude`
+            (AB, F814W) and `redshift`.
 
         Example:
             >>> draw = cosmos_morphology().sample(np.random.default_rng(3))
@@ -173,8 +178,8 @@ class Morphology:
     def to_json(self) -> str:
         return json.dumps(
             {
-                "description": "Gaussian copulas of galaxy morphology fitted to parametric fits of 598 COSMOS galaxies "
-                "(GalSim example data, F814W < 23.5)",
+                "description": "Gaussian copulas of shape, magnitude and redshift fitted to parametric fits of 598 "
+                "COSMOS galaxies (GalSim example data, F814W < 23.5)",
                 "bulge_disk_fraction": self.bulge_disk_fraction,
                 "single": self.single.to_dict(),
                 "bulge_disk": self.bulge_disk.to_dict(),
@@ -210,6 +215,8 @@ def _fits(draw: Mapping[str, float]) -> bool:
 
 
 _COLUMNS = (
+    "mag_f814w",
+    "zphot",
     "use_bulgefit",
     "sersic_n",
     "sersic_hlr",
