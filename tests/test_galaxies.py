@@ -7,67 +7,49 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_galaxies import DIM, SIDE, adam, blobs, disturb, make_decoder, make_encoder, normal
 
 from tflens._tfp import tfd
-from tflens.datasets.pipeline import Convolution, hst_psf, observed_galaxies
-from tflens.datasets.simulated import simulate_galaxy
+from tflens.datasets.pipeline import hst_psf, observed_galaxies
 from tflens.errors import ParameterError, SavedModelError
 from tflens.galaxies import GalaxyModel, load_galaxy_model
-from tflens.galaxies.decoder import Decoder, Upsampling
-from tflens.galaxies.encoder import Encoder
-from tflens.galaxies.flow import Conditioner, InverseAutoregressiveFlow
-from tflens.galaxies.metrics import noiseless_residual, peak_error, reduced_chi2
-from tflens.galaxies.recipe import evaluate, train_galaxy_model
-from tflens.galaxies.reconstruct import fit_latents
-from tflens.galaxies.training import train
-from tflens.galaxies.vae import GalaxyVAE, gaussian_kl, posterior_draws
+from tflens.galaxies.condition import Condition
+from tflens.galaxies.coupling import CouplingFlow
+from tflens.galaxies.decoder import Upsampling
+from tflens.galaxies.encoder import POSTERIORS, Encoder
+from tflens.galaxies.flow import InverseAutoregressiveFlow
+from tflens.galaxies.posterior import GaussianPosterior, gaussian_kl
+from tflens.galaxies.spline import SplineFlow
+from tflens.galaxies.vae import GalaxyVAE, posterior_draws
 
 # Keras 3 turns its variables into arrays, when it saves them, in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
-DIM, SIDE = 4, 16
+every_posterior = pytest.mark.parametrize("kind", POSTERIORS)
 
 
-def normal(*shape, seed=1):
-    return tf.random.stateless_normal(shape, [seed, 0])
-
-
-def disturb(network, seed=2, size=0.3):
-    """Weights away from their special start (zeros, identity)."""
-    rng = np.random.default_rng(seed)
-    for variable in network.trainable_variables:
-        variable.assign(variable.numpy() + size * rng.normal(size=variable.shape) / np.sqrt(variable.shape[0]))
-    return network
-
-
-def make_encoder():
-    encoder = Encoder(DIM, SIDE, filters=(4, 8), hidden=8)
-    encoder.build()
-    return encoder
-
-
-def make_decoder():
-    decoder = Decoder(DIM, SIDE, filters=(8, 6, 4))
-    decoder.build()
-    return decoder
-
-
-def make_flow(stages=2):
-    flow = InverseAutoregressiveFlow(DIM, stages=stages, hidden=(12, 12))
+def make_flow(stages=2, **options):
+    flow = InverseAutoregressiveFlow(DIM, stages=stages, hidden=(12, 12), **options)
     flow.build()
     return flow
 
 
-def make_vae(**options):
+def make_coupling():
+    flow = CouplingFlow(DIM, stages=2, hidden=(12, 12))
+    flow.build()
+    return flow
+
+
+def make_vae(posterior="full", **options):
     keras.utils.set_random_seed(1)
-    vae = GalaxyVAE(make_encoder(), make_decoder(), hst_psf(0.2, 5), **options)
+    vae = GalaxyVAE(make_encoder(posterior=posterior), make_decoder(), hst_psf(0.2, 5), **options)
     vae.build()
     return vae
 
 
 @pytest.fixture(scope="module")
 def galaxies():
-    return np.stack([simulate_galaxy(5, index, stamp=SIDE, pixel_scale=0.2) for index in range(24)])
+    return blobs(24)
 
 
 @pytest.fixture(scope="module")
@@ -172,87 +154,151 @@ class TestDecoder:
         assert model.generate(tf.cast(normal(2, DIM), tf.float64)).dtype == tf.float64
 
 
-class TestFlow:
-    @pytest.mark.parametrize("trained", [False, True])
-    def test_jacobian_is_triangular_also_after_a_step_of_the_optimiser(self, trained):
-        conditioner = Conditioner(DIM, hidden=(12, 12))
-        conditioner.build()
-        disturb(conditioner)
-        if trained:
-            optimizer = keras.optimizers.Adam(0.1)
-            for seed in range(3):
-                with tf.GradientTape() as tape:
-                    loss = tf.add_n([tf.reduce_sum(y**3) for y in conditioner(normal(8, DIM, seed=seed))])
-                variables = conditioner.trainable_variables
-                optimizer.apply(tape.gradient(loss, variables), variables)
-        x = normal(1, DIM)
-        for output in (0, 1):
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = conditioner(x)[output]
-            jacobian = tape.jacobian(y, x)[0, :, 0, :].numpy()
-            assert np.all(np.triu(jacobian) == 0)
-            assert np.all(jacobian[np.tril_indices(DIM, -1)] != 0)
+def repeated(batch, count):
+    return {key: tf.repeat(value[:1], count, axis=0) for key, value in batch.items()}
 
-    def test_round_trip_without_the_cache(self):
-        flow = disturb(make_flow(stages=3))
-        bijector = flow.bijector()
-        u = normal(50, DIM)
-        z = bijector.forward(u)
-        assert float(tf.reduce_max(tf.abs(z - u))) > 0.1
-        np.testing.assert_allclose(bijector.inverse(tf.identity(z)), u, atol=1e-4)
 
-    def test_density_is_that_of_the_change_of_variables(self):
-        flow = disturb(make_flow())
-        u = normal(1, DIM)
+@every_posterior
+class TestPosterior:
+    """The laws that every posterior must obey, whatever its form."""
+
+    def test_density_of_a_draw_is_its_log_prob(self, kind, batch):
+        """A draw carries its density along; `log_prob` finds the same by going back."""
+        posterior = disturb(make_encoder(posterior=kind)).posterior(batch["image"], batch["sigma"])
+        draw = posterior.draw(normal(6, DIM))
+        np.testing.assert_allclose(posterior.log_prob(tf.identity(draw.z)), draw.log_prob, atol=2e-4)
+
+    def test_density_is_that_of_the_change_of_variables(self, kind, batch):
+        posterior = disturb(make_encoder(posterior=kind)).posterior(batch["image"][:1], batch["sigma"][:1])
+        noise = normal(1, DIM)
         with tf.GradientTape() as tape:
-            tape.watch(u)
-            z = flow(u)
-        _, log_det = np.linalg.slogdet(tape.jacobian(z, u)[0, :, 0].numpy().astype(float))
-        base = -0.5 * float(tf.reduce_sum(u**2)) - DIM / 2 * np.log(2 * np.pi)
-        assert float(flow.log_prob(tf.identity(z))[0]) == pytest.approx(base - log_det, abs=1e-3)
+            tape.watch(noise)
+            draw = posterior.draw(noise)
+        _, log_det = np.linalg.slogdet(tape.jacobian(draw.z, noise)[0, :, 0].numpy().astype(float))
+        base = -0.5 * float(tf.reduce_sum(noise**2)) - DIM / 2 * np.log(2 * np.pi)
+        assert float(draw.log_prob[0]) == pytest.approx(base - log_det, abs=1e-3)
 
-    def test_starts_as_the_full_gaussian(self):
-        flow = make_flow()
-        rng = np.random.default_rng(1)
-        z = rng.normal(size=(500, DIM)) @ rng.normal(size=(DIM, DIM)) + 1
-        flow.adapt(z)
-        gaussian = tfd.MultivariateNormalFullCovariance(z.mean(0), np.cov(z, rowvar=False))
-        np.testing.assert_allclose(flow.log_prob(z.astype(np.float32)), gaussian.log_prob(z), rtol=1e-3)
+    def test_kl_is_the_mean_of_log_q_minus_log_p(self, kind, batch):
+        posterior = disturb(make_encoder(posterior=kind)).posterior(**inputs(repeated(batch, 20_000)))
+        draw = posterior.draw(normal(20_000, DIM))
+        ratio = draw.log_prob - tfd.MultivariateNormalDiag(tf.zeros(DIM)).log_prob(draw.z)
+        error = float(tf.math.reduce_std(ratio)) / np.sqrt(20_000)
+        assert float(tf.reduce_mean(tf.reduce_sum(draw.kl, -1))) == pytest.approx(
+            float(tf.reduce_mean(ratio)), abs=5 * error
+        )
 
-    def test_every_variable_is_trained_and_saved(self, tmp_path):
-        flow = make_flow()
-        flow.compile(optimizer=keras.optimizers.Adam(1e-2))
-        # Two steps: the inner layers of a conditioner move once its last layer is no longer zero.
-        before = [variable.numpy() for variable in flow.trainable_variables]
-        for seed in range(2):
-            flow.train_step(normal(64, DIM, seed=seed) ** 2)
-        assert len(before) == 2 * 2 * 3  # stages, kernel and bias, layers
-        for old, variable in zip(before, flow.trainable_variables, strict=True):
-            assert np.any(old != variable.numpy()), variable.path
-        flow.save_weights(tmp_path / "flow.weights.h5")
-        other = make_flow()
-        other.load_weights(tmp_path / "flow.weights.h5")
-        assert len(other.variables) == len(flow.variables) == len(before) + 2
-        u = normal(5, DIM)
-        np.testing.assert_array_equal(other(u), flow(u))
+    def test_moments_are_those_of_the_draws(self, kind, batch):
+        encoder = disturb(make_encoder(posterior=kind))
+        mean, scale = encoder(batch["image"], batch["sigma"])
+        draws = encoder.posterior(**inputs(repeated(batch, 20_000))).draw(normal(20_000, DIM)).z.numpy()
+        covariance = (scale[0] @ tf.transpose(scale[0])).numpy()
+        spread = np.sqrt(np.diag(covariance))
+        # A flow's moments are estimated from 256 draws of its own.
+        count = 256 if kind == "iaf" else 20_000
+        assert np.all(np.abs(draws.mean(0) - mean[0]) < 5 * spread / np.sqrt(count))
+        np.testing.assert_allclose(
+            np.cov(draws, rowvar=False), covariance, atol=5 * np.sqrt(2 / count) * spread.max() ** 2
+        )
 
-    def test_learns_what_a_gaussian_cannot(self):
-        """Maximum likelihood on a curved density gains nats over the full Gaussian that it starts from."""
-        keras.utils.set_random_seed(1)
-        rng = np.random.default_rng(1)
-        x = rng.normal(size=(4096, 2))
-        z = np.stack([x[:, 0], x[:, 0] ** 2 + 0.3 * x[:, 1]], 1).astype(np.float32)
-        flow = InverseAutoregressiveFlow(2, stages=2, hidden=(16,))
-        flow.build()
-        flow.adapt(z[:2048])
-        flow.compile(optimizer=keras.optimizers.Adam(2e-2))
-        held_out = z[2048:]
-        start = float(flow.test_step(held_out)["loss"])
-        step = tf.function(flow.train_step)
-        for _ in range(150):
-            step(z[:2048])
-        assert float(flow.test_step(held_out)["loss"]) < start - 0.5
+    def test_every_variable_has_a_gradient(self, kind, batch):
+        vae = make_vae(kind, warmup_steps=0, free_bits=0.0)
+        disturb(vae)
+        with tf.GradientTape() as tape:
+            loss = vae.training_terms(batch, tf.constant(0))["loss"]
+        variables = vae.trainable_variables
+        for gradient, variable in zip(tape.gradient(loss, variables), variables, strict=True):
+            assert np.isfinite(gradient.numpy()).all()
+            assert np.any(gradient.numpy() != 0), variable.path
+
+    def test_weights_and_configuration_make_the_same_encoder(self, kind, batch, tmp_path):
+        encoder = disturb(make_encoder(posterior=kind))
+        encoder.save_weights(tmp_path / "encoder.weights.h5")
+        again = Encoder.from_config(encoder.get_config())
+        again.build()
+        again.load_weights(tmp_path / "encoder.weights.h5")
+        for a, b in zip(again(**inputs(batch)), encoder(**inputs(batch)), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def inputs(batch):
+    return {"image": batch["image"], "sigma": batch["sigma"]}
+
+
+def test_diagonal_posterior_has_no_correlations(batch):
+    _, scale = disturb(make_encoder(posterior="diagonal"))(batch["image"], batch["sigma"])
+    np.testing.assert_array_equal(scale, tf.linalg.diag(tf.linalg.diag_part(scale)))
+
+
+def test_unknown_posterior():
+    with pytest.raises(ParameterError, match="posterior must be one of full, diagonal, iaf, got 'banded'"):
+        make_encoder(posterior="banded")
+
+
+class LinearDecoder:
+    """image = W z + b: then evidence and posterior are known in closed form."""
+
+    latent_dim, stamp_size, built = DIM, SIDE, True
+
+    def __init__(self):
+        rng = np.random.default_rng(3)
+        self.matrix = rng.normal(size=(SIDE * SIDE, DIM)).astype(np.float32)
+        self.offset = rng.normal(size=SIDE * SIDE).astype(np.float32)
+
+    def __call__(self, z):
+        return tf.reshape(tf.linalg.matvec(self.matrix, z) + self.offset, [-1, SIDE, SIDE])
+
+
+class ExactEncoder:
+    """p(z | x) of the linear decoder with prior N(0, I)."""
+
+    latent_dim, stamp_size, built = DIM, SIDE, True
+
+    def __init__(self, decoder):
+        self.decoder = decoder
+
+    def posterior(self, image, sigma):
+        weights = tf.constant(self.decoder.matrix, tf.float64)
+        variance = tf.cast(sigma, tf.float64)[:, None, None] ** 2
+        covariance = tf.linalg.inv(tf.eye(DIM, dtype=tf.float64) + tf.transpose(weights) @ weights / variance)
+        residual = tf.cast(tf.reshape(image, [-1, SIDE**2]) - self.decoder.offset, tf.float64)
+        mean = tf.linalg.matvec(covariance, residual @ weights / variance[:, 0])
+        return GaussianPosterior(tf.cast(mean, tf.float32), tf.cast(tf.linalg.cholesky(covariance), tf.float32))
+
+
+class TestLinearGaussianModel:
+    @pytest.fixture
+    def data(self):
+        decoder = LinearDecoder()
+        sigma = tf.constant([3.0, 6.0, 9.0])
+        image = decoder(normal(3, DIM, seed=8)) + sigma[:, None, None] * normal(3, SIDE, SIDE, seed=9)
+        covariance = decoder.matrix.astype(float) @ decoder.matrix.T
+        evidence = [
+            tfd.MultivariateNormalFullCovariance(
+                decoder.offset.astype(float), covariance + float(s) ** 2 * np.eye(SIDE**2)
+            ).log_prob(x.numpy().ravel().astype(float))
+            for x, s in zip(image, sigma, strict=True)
+        ]
+        constant = SIDE**2 * np.log(sigma * np.sqrt(2 * np.pi))
+        return decoder, {"image": image, "sigma": sigma}, np.array(evidence), constant
+
+    def test_elbo_of_the_exact_posterior_is_the_evidence(self, data):
+        """With the KL by Monte Carlo (here a flow that is the identity) exactly so, for every draw."""
+        decoder, batch, evidence, constant = data
+        vae = GalaxyVAE(ExactEncoder(decoder), decoder, prior=make_flow(stages=1))
+        for seed in range(3):
+            chi2, kl = vae.elbo_terms(batch, seed=[seed, 0])
+            np.testing.assert_allclose(-chi2 / 2 - kl[:, 0] - constant, evidence, atol=0.02)
+
+    def test_closed_form_kl_gives_it_in_the_mean(self, data):
+        decoder, batch, evidence, constant = data
+        vae = GalaxyVAE(ExactEncoder(decoder), decoder)
+        many = {name: tf.repeat(value[None], 400, 0) for name, value in batch.items()}
+        many = {name: tf.reshape(value, [-1, *value.shape[2:]]) for name, value in many.items()}
+        chi2, kl = vae.elbo_terms(many, seed=[0, 0])
+        elbo = np.reshape(-chi2 / 2 - tf.reduce_sum(kl, -1), [400, 3]) - constant
+        error = np.std(elbo, axis=0) / np.sqrt(len(elbo))
+        assert np.all(np.abs(np.mean(elbo, axis=0) - evidence) < 5 * error)
+        assert error.max() < 0.15
 
 
 class TestAutoencoder:
@@ -282,16 +328,45 @@ class TestAutoencoder:
         residual = (batch["image"] - batch["signal"]) / batch["sigma"][:, None, None]
         assert float(tf.reduce_mean(residual**2)) == pytest.approx(1, abs=0.15)
 
-    def test_warm_up_and_free_bits(self, batch):
+    @pytest.mark.parametrize("prior", [None, make_coupling])
+    def test_warm_up_beta_and_free_bits(self, batch, prior):
         """The weight of the KL at the first step is that of one step; a dimension costs its free bits at least."""
-        for options in ({"warmup_steps": 4, "free_bits": 0.0}, {"warmup_steps": 0, "free_bits": 1e3}):
-            vae = make_vae(**options)
-            vae.compile(optimizer=keras.optimizers.SGD(0.0))
-            vae.optimizer.build(vae.trainable_variables)
+        for options in ({"warmup_steps": 4, "free_bits": -1e3, "beta": 3.0}, {"warmup_steps": 0, "free_bits": 1e3}):
+            vae = make_vae(**options, prior=prior and prior())
             chi2, kl = vae.elbo_terms(batch, seed=[0, 0])
-            cost = DIM * 1e3 if options["free_bits"] else float(tf.reduce_mean(tf.reduce_sum(kl, -1))) / 4
+            free = DIM * options["free_bits"]
+            cost = free if free > 0 else 3.0 / 4 * float(tf.reduce_mean(tf.reduce_sum(kl, -1)))
             expected = float(tf.reduce_mean(chi2)) / 2 + cost
-            assert float(vae.train_step(batch)["loss"]) == pytest.approx(expected, rel=1e-5)
+            assert float(vae.training_terms(batch, tf.constant(0))["loss"]) == pytest.approx(expected, rel=1e-5)
+            weight = vae.training_terms(batch, tf.constant(100))["kl_weight"]
+            assert float(weight) == options.get("beta", 1.0)
+
+    def test_without_psf_the_image_is_compared_as_it_is(self):
+        vae = GalaxyVAE(make_encoder(), make_decoder())
+        z = normal(2, DIM)
+        np.testing.assert_array_equal(vae.observe(z), vae.decoder(z))
+
+    def test_flow_is_trained_inside_the_elbo(self, galaxies):
+        """Networks fixed, flow free: the KL divergence falls."""
+        data = observed_galaxies(galaxies, hst_psf(0.2, 5), batch_size=24, augment=False)
+        batch = next(iter(data))
+        vae = make_vae(prior=make_coupling(), warmup_steps=0, free_bits=0.0)
+        disturb(vae.encoder, size=2.0)
+        vae.encoder.trainable = vae.decoder.trainable = False
+        assert len(vae.trainable_variables) == len(vae.prior.trainable_variables) == 2 * 2 * 3
+        vae.compile(optimizer=adam(2e-2))
+        start = float(vae.test_step(batch)["kl"])
+        step = tf.function(vae.train_step)
+        for _ in range(60):
+            step(batch)
+        assert float(vae.test_step(batch)["kl"]) < start - 1
+
+    def test_conditional_prior_reads_the_condition(self, batch):
+        vae = make_vae(prior=disturb(make_flow(condition_dim=2)))
+        conditions = normal(6, 2, seed=4)
+        _, kl = vae.elbo_terms({**batch, "condition": conditions}, seed=[0, 0])
+        _, other = vae.elbo_terms({**batch, "condition": conditions + 1}, seed=[0, 0])
+        assert np.all(np.abs(kl - other) > 1e-4)
 
     def test_gradients_are_finite_also_for_extreme_stamps(self, batch):
         vae = make_vae()
@@ -315,87 +390,6 @@ class TestAutoencoder:
         np.testing.assert_allclose(np.cov(draws, rowvar=False), scale @ scale.T, atol=0.12 * spread.max() ** 2)
 
 
-class TestTraining:
-    def run(self, galaxies, directory, epochs):
-        vae = make_vae(warmup_steps=5)
-        vae.compile(optimizer=keras.optimizers.Adam(1e-2))
-        validation = observed_galaxies(galaxies[16:], hst_psf(0.2, 5), batch_size=5, seed=9, augment=False)
-
-        def data(epoch):
-            return observed_galaxies(galaxies[:16], hst_psf(0.2, 5), batch_size=8, epoch=epoch)
-
-        return vae, train(vae, data, validation, directory, epochs)
-
-    def test_killed_run_goes_on_as_if_it_had_not_been(self, galaxies, tmp_path):
-        whole, history = self.run(galaxies, tmp_path / "whole", 4)
-        self.run(galaxies, tmp_path / "parts", 2)
-        parts, resumed = self.run(galaxies, tmp_path / "parts", 4)
-        assert [record["epoch"] for record in resumed] == [1, 2, 3, 4]
-        for a, b in zip(history, resumed, strict=True):
-            assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=1e-5)
-        for a, b in zip(whole.trainable_variables, parts.trainable_variables, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-4)
-
-    def test_learns_and_ends_with_the_best_weights(self, galaxies, tmp_path):
-        vae, history = self.run(galaxies, tmp_path, 6)
-        losses = [record["validation_loss"] for record in history]
-        assert min(losses) < losses[0]
-        assert list((tmp_path / "events").glob("events*"))
-        saved = make_vae()
-        saved.load_weights(tmp_path / "best.weights.h5")
-        for a, b in zip(vae.trainable_variables, saved.trainable_variables, strict=True):
-            np.testing.assert_array_equal(a, b)
-
-    def test_early_stopping(self, tmp_path):
-        flow = make_flow()
-        flow.compile(optimizer=keras.optimizers.SGD(0.0))
-        data = tf.data.Dataset.from_tensors(normal(8, DIM))
-        assert len(train(flow, lambda epoch: data, data, tmp_path, epochs=50, patience=3)) == 4
-
-    def test_recipe_from_galaxies_to_a_measured_model(self, galaxies, tmp_path):
-        config = {
-            "seed": 1,
-            "observation": {"snr_range": [15.0, 50.0], "batch_size": 8},
-            "encoder": {"latent_dim": 2, "stamp_size": SIDE, "filters": [4, 4], "hidden": 8},
-            "decoder": {"latent_dim": 2, "stamp_size": SIDE, "filters": [4, 4, 4]},
-            "vae": {"free_bits": 0.05, "warmup_steps": 2, "learning_rate": 1e-3, "epochs": 1, "patience": 1},
-            "flow": {"latent_dim": 2, "stages": 2, "hidden": [4]},
-            "flow_training": {"draws": 2, "batch_size": 16, "learning_rate": 1e-3, "epochs": 1, "patience": 1},
-        }
-        splits = {"train": galaxies[:12], "validation": galaxies[12:18], "test": galaxies[18:]}
-        model, _ = train_galaxy_model(config, splits, tmp_path)
-        figures = evaluate(config, model, splits, (15.0, 50.0))
-        assert figures["galaxies"] == 6
-        assert all(np.isfinite(value) for value in figures.values())
-        assert list((tmp_path / "vae/events").glob("events*"))
-
-
-def test_latents_are_found_by_optimisation(model):
-    """Images drawn by the model itself, at high S/N: the fit reaches the noise, which u = 0 is far from."""
-    psf = Convolution(hst_psf(0.2, 5), (SIDE, SIDE))
-    truth = psf(model.generate(0.7 * normal(4, DIM, seed=8)))
-    sigma = tf.sqrt(tf.reduce_sum(truth**2, (1, 2))) / 100
-    image = truth + sigma[:, None, None] * normal(4, SIDE, SIDE, seed=9)
-    fitted = psf(model.generate(fit_latents(model, image, sigma, psf, steps=200)))
-    start = psf(model.generate(tf.zeros((4, DIM))))
-    chi2 = reduced_chi2(image.numpy(), fitted.numpy(), sigma.numpy())
-    assert np.all(chi2 < 1.3)
-    assert np.all(reduced_chi2(image.numpy(), start.numpy(), sigma.numpy()) > 2)
-
-
-class TestMetrics:
-    def test_perfect_model(self, batch):
-        signal, sigma = batch["signal"].numpy(), batch["sigma"].numpy()
-        assert np.all(noiseless_residual(signal, signal, sigma) == 0)
-        assert np.all(peak_error(signal, signal) == 0)
-
-    def test_constant_offset_is_its_own_rms(self, batch):
-        signal, sigma = batch["signal"].numpy(), batch["sigma"].numpy()
-        np.testing.assert_allclose(
-            noiseless_residual(signal, signal + 0.5 * sigma[:, None, None], sigma), 0.5, rtol=1e-4
-        )
-
-
 class TestSavedModel:
     def test_round_trip(self, model, saved, batch):
         again = GalaxyModel.load(saved)
@@ -417,6 +411,25 @@ class TestSavedModel:
         np.testing.assert_allclose(encoded["mean"], mean, atol=1e-5)
         np.testing.assert_allclose(encoded["scale"], scale, atol=1e-5)
         assert {"decode", "to_latent", "generate", "encode"} <= set(program.signatures)
+
+    @pytest.mark.parametrize(("flow", "posterior"), [(CouplingFlow, "iaf"), (SplineFlow, "diagonal")])
+    def test_every_kind_of_network_is_saved(self, flow, posterior, tmp_path, batch):
+        model = GalaxyModel(
+            disturb(make_encoder(posterior=posterior)),
+            make_decoder(),
+            flow(DIM, stages=2, hidden=(6,)),
+            before_psf=False,
+        )
+        disturb(model.flow)
+        model.save(tmp_path)
+        again = GalaxyModel.load(tmp_path)
+        assert (type(again.flow), again.encoder.posterior_kind, again.before_psf) == (flow, posterior, False)
+        np.testing.assert_array_equal(again.sample_prior(3, seed=1), model.sample_prior(3, seed=1))
+        program = tf.saved_model.load(str(tmp_path / "saved_model"))
+        mean, _ = again.encode(batch["image"], batch["sigma"])
+        np.testing.assert_allclose(program.encode(batch["image"], batch["sigma"])["mean"], mean, atol=1e-5)
+        np.testing.assert_allclose(program.generate(normal(5, DIM)), model.generate(normal(5, DIM)), rtol=1e-4)
+        assert set(program.signatures["to_latent"].structured_input_signature[1]) == {"u"}
 
     def test_prior_sample_is_seeded(self, model):
         a, b, c = (model.sample_prior(2, seed=seed) for seed in (1, 1, 2))
@@ -446,6 +459,9 @@ class TestSavedModel:
         (broken / "config.json").write_text("{")
         with pytest.raises(SavedModelError, match=r"config\.json is not readable"):
             GalaxyModel.load(broken)
+        (broken / "config.json").write_text(json.dumps({**config, "flow": {"kind": "glow"}}))
+        with pytest.raises(SavedModelError, match="kind must be one of iaf, coupling, spline, got 'glow'"):
+            GalaxyModel.load(broken)
         (broken / "config.json").write_text(json.dumps({**config, "format": "other"}))
         with pytest.raises(SavedModelError, match="does not describe a galaxy model"):
             GalaxyModel.load(broken)
@@ -471,6 +487,8 @@ class TestSavedModel:
             model.generate(tf.zeros((2, 3)))
         with pytest.raises(ParameterError, match=r"\[\.\.\., 16, 16\]"):
             model.encode(tf.zeros((2, 16, 12)), tf.ones(2))
+        with pytest.raises(ParameterError, match="condition_dim 0 needs a condition of that length, got 2"):
+            GalaxyModel(model.encoder, model.decoder, model.flow, condition=Condition(("a", "b")))
         with pytest.raises(ParameterError, match="one latent dimension"):
             GalaxyModel(make_encoder(), make_decoder(), InverseAutoregressiveFlow(3))
 

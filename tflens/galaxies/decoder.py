@@ -42,7 +42,7 @@ class Decoder(keras.Model):
         smoothing: float = 0.25,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.latent_dim = latent_dim
         self.stamp_size = stamp_size
         self.filters = tuple(filters)
@@ -54,7 +54,8 @@ class Decoder(keras.Model):
             kernel_initializer=keras.initializers.VarianceScaling(2.8, "fan_in"),
         )
         self.upsampling = [Upsampling(channels) for channels in self.filters[1:]]
-        self.logits = layers.Conv2D(1, 3, padding="same")
+        # Fluxes span many decades, so their logarithms are float32 also in mixed precision.
+        self.logits = layers.Conv2D(1, 3, padding="same", dtype="float32")
         taps = [smoothing, 1 - 2 * smoothing, smoothing]
         self._filter = np.outer(taps, taps).astype(np.float32)[:, :, None, None]
 

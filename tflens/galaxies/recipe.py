@@ -1,8 +1,12 @@
-"""From a dataset of simulated galaxies to a trained, measured and saved galaxy model."""
+"""From a configuration and a dataset to a trained galaxy model, in stages: autoencoder, flow, and both together."""
 
+import inspect
 import json
 import time
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,211 +15,454 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from tflens._tfp import tfd
-from tflens.datasets.pipeline import Convolution, hst_psf, observed_galaxies
-from tflens.galaxies.decoder import Decoder
+from tflens.datasets.pipeline import hst_psf, noisy_galaxies, observed_galaxies
+from tflens.datasets.records import Dataset
+from tflens.errors import ParameterError
+from tflens.files import write_atomically
+from tflens.galaxies.condition import Condition
 from tflens.galaxies.encoder import Encoder
-from tflens.galaxies.flow import InverseAutoregressiveFlow
-from tflens.galaxies.metrics import active_units, noiseless_residual, peak_error, reduced_chi2
-from tflens.galaxies.pictures import draw_prior, draw_reconstructions
-from tflens.galaxies.reconstruct import fit_latents
+from tflens.galaxies.flow import Flow
+from tflens.galaxies.networks import make_network, network_class
+from tflens.galaxies.posterior import gaussian_kl
 from tflens.galaxies.source import GalaxyModel
-from tflens.galaxies.training import Record, train
-from tflens.galaxies.vae import GalaxyVAE, gaussian_kl, posterior_draws
+from tflens.galaxies.training import Record, Report, train
+from tflens.galaxies.vae import GalaxyVAE, posterior_draws
+from tflens.galaxies.watching import TrainingWatcher, is_due
 
 Config = dict[str, Any]
-Galaxies = NDArray[np.float32]
-Report = Callable[[Record], None]
+Splits = Mapping[str, Dataset]
 
 
-def train_vae(
-    config: Config,
-    galaxies: dict[str, Galaxies],
-    directory: Path,
-    report: Report,
-) -> GalaxyVAE:
-    """Train the autoencoder on `galaxies["train"]`, with early stopping by `galaxies["validation"]`."""
-    settings, seed = config["vae"], config["seed"]
-    keras.utils.set_random_seed(seed)
-    psf = hst_psf()
-    vae = GalaxyVAE(
-        Encoder(**config["encoder"]),
-        Decoder(**config["decoder"]),
-        psf,
-        free_bits=settings["free_bits"],
-        warmup_steps=settings["warmup_steps"],
-        seed=seed,
-    )
-    vae.build()
-    steps = settings["epochs"] * -(-len(galaxies["train"]) // config["observation"]["batch_size"])
-    vae.compile(optimizer=keras.optimizers.Adam(_schedule(settings["learning_rate"], steps), global_clipnorm=100.0))
-    validation = observed_galaxies(galaxies["validation"], psf, seed=seed + 1, augment=False, **config["observation"])
-    shown = next(iter(validation.unbatch().batch(8)))
-    train(
-        vae,
-        lambda epoch: observed_galaxies(galaxies["train"], psf, seed=seed, epoch=epoch, **config["observation"]),
-        validation,
-        directory,
-        epochs=settings["epochs"],
-        patience=settings["patience"],
-        report=report,
-        write_images=lambda epoch: _write_reconstructions(vae, shown, epoch),
-    )
-    return vae
+@dataclass(frozen=True)
+class Schedule:
+    """How a stage is trained: by Adam, with a short warm-up of the learning rate, then a cosine down to 1 % of it.
 
-
-def train_flow(
-    config: Config, encoder: Encoder, galaxies: dict[str, Galaxies], directory: Path, report: Report
-) -> InverseAutoregressiveFlow:
-    """Fit the flow to draws of the aggregate posterior by exact maximum likelihood."""
-    settings, seed = config["flow_training"], config["seed"]
-    keras.utils.set_random_seed(seed)
-    draws = np.concatenate(
-        [_aggregate_posterior(config, encoder, galaxies["train"], seed + i) for i in range(settings["draws"])]
-    )
-    validation = _aggregate_posterior(config, encoder, galaxies["validation"], seed + settings["draws"])
-    flow = InverseAutoregressiveFlow(**config["flow"])
-    flow.build()
-    flow.adapt(draws)
-    batch_size = settings["batch_size"]
-    steps = settings["epochs"] * -(-len(draws) // batch_size)
-    flow.compile(optimizer=keras.optimizers.Adam(_schedule(settings["learning_rate"], steps), global_clipnorm=10.0))
-
-    def epoch_of_draws(epoch: int) -> tf.data.Dataset:
-        order = np.random.default_rng([seed, epoch]).permutation(len(draws))
-        return tf.data.Dataset.from_tensor_slices(draws[order]).batch(batch_size)
-
-    train(
-        flow,
-        epoch_of_draws,
-        tf.data.Dataset.from_tensor_slices(validation).batch(batch_size),
-        directory,
-        epochs=settings["epochs"],
-        patience=settings["patience"],
-        report=report,
-        xla=True,
-    )
-    return flow
-
-
-def evaluate(
-    config: Config,
-    model: GalaxyModel,
-    galaxies: dict[str, Galaxies],
-    snr_range: tuple[float, float],
-    fitted: int = 128,
-) -> Record:
-    """The figures of a model on `galaxies["test"]`, which it has never seen; latent figures in nats.
-
-    G1, G2 and G4 are those of the encoder's posterior mean. Those with `map_` are of the first `fitted` galaxies with
-    u found by optimisation: what the decoder can draw, whatever the encoder makes of it. `gaussian_nll` is of the
-    full Gaussian fitted to as many draws of training galaxies as the flow was.
+    Args:
+        epochs: at most so many.
+        learning_rate: the highest.
+        patience: epochs without a lower validation loss until it stops.
+        clip_norm: longest gradient.
     """
-    seed = config["seed"] + 100
-    settings = {**config["observation"], "snr_range": snr_range}
-    psf = hst_psf()
-    vae = GalaxyVAE(model.encoder, model.decoder, psf)
-    test = observed_galaxies(galaxies["test"], psf, seed=seed, augment=False, **settings)
-    batches = []
-    for batch in test:
-        mean, scale = model.encode(batch["image"], batch["sigma"])
-        kl = tf.reduce_sum(gaussian_kl(mean, scale), -1)
-        batches.append([batch["image"], batch["signal"], batch["sigma"], vae.observe(mean), mean, kl])
-    image, signal, sigma, decoded, mean, kl = (np.concatenate(parts) for parts in zip(*batches, strict=True))
-    image_, signal_, sigma_ = image[:fitted], signal[:fitted], sigma[:fitted]
-    convolve = Convolution(psf, image.shape[1:])
-    u = fit_latents(model, tf.constant(image_), tf.constant(sigma_), convolve)
-    optimised = convolve(model.generate(u)).numpy()
-    draws = posterior_draws(model.encoder, test, seed)
-    affine = tfd.MultivariateNormalTriL(model.flow.shift.value, model.flow.scale.value)
-    normal = tfd.MultivariateNormalDiag(tf.zeros(model.latent_dim))
-    return {
-        "galaxies": len(image),
-        "snr_low": snr_range[0],
-        "snr_high": snr_range[1],
-        "G1_reduced_chi2": float(reduced_chi2(image, decoded, sigma).mean()),
-        "G2_noiseless_residual": float(np.median(noiseless_residual(signal, decoded, sigma))),
-        "G4_peak_error": float(np.median(peak_error(signal, decoded))),
-        "map_galaxies": len(image_),
-        "map_reduced_chi2": float(reduced_chi2(image_, optimised, sigma_).mean()),
-        "map_reduced_chi2_median": float(np.median(reduced_chi2(image_, optimised, sigma_))),
-        "map_noiseless_residual": float(np.median(noiseless_residual(signal_, optimised, sigma_))),
-        "map_peak_error": float(np.median(peak_error(signal_, optimised))),
-        "map_u2_per_dimension": float(tf.reduce_mean(u**2)),
-        "mean_kl": float(kl.mean()),
-        "active_units": active_units(mean),
-        "flow_nll": -float(tf.reduce_mean(model.flow.log_prob(draws))),
-        "gaussian_nll": -float(tf.reduce_mean(affine.log_prob(draws))),
-        "standard_normal_nll": -float(tf.reduce_mean(normal.log_prob(draws))),
-    }
+
+    epochs: int
+    learning_rate: float
+    patience: int = 10
+    clip_norm: float = 100.0
+
+
+@dataclass(frozen=True)
+class FlowSchedule(Schedule):
+    """`Schedule`, for the fit of a flow to draws of the aggregate posterior.
+
+    Args:
+        draws: of q(z | x) for each training galaxy, each with its own symmetry and noise.
+        batch_size: draws a step.
+    """
+
+    draws: int = 4
+    batch_size: int = 256
+    clip_norm: float = 10.0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the galaxies come from, and which PSF they are seen through.
+
+    Args:
+        psf: "hst", like that of HST's ACS at F814W; "dataset", the one in its manifest; or "none".
+        count, seed: of simulated galaxies, for the command that makes them.
+    """
+
+    psf: str = "hst"
+    count: int = 30_000
+    seed: int = 1
+
+
+def read_config(path: str | Path) -> Config:
+    """A configuration from a TOML file; `extends` in it names another one, relative to it, whose tables it changes.
+
+    Raises:
+        ParameterError: the file is missing, is not TOML, or says what `check_config` does not allow.
+    """
+    path = Path(path)
+    try:
+        config = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ParameterError(f"{path}: the configuration does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ParameterError(f"{path}: the configuration must be readable TOML, but {error}") from None
+    if "extends" in config:
+        base = read_config(path.parent / config.pop("extends"))
+        config = {**base, **{name: _changed(base.get(name), value) for name, value in config.items()}}
+    try:
+        return check_config(config)
+    except ParameterError as error:
+        raise ParameterError(f"{path}: {error}") from None
+
+
+def check_config(config: Mapping[str, Any]) -> Config:
+    """The configuration, if every key in it is an argument of what its table names.
+
+    Tables: `data` (`Data`), `observation` (`observed_galaxies`), `encoder`, `decoder` and `flow` (the networks of
+    their `kind`), `vae` (`GalaxyVAE`; its `psf` is true or false), `vae_training` and `joint_training` (`Schedule`),
+    `flow_training` (`FlowSchedule`), `condition` (`Condition`). Without `joint_training` there is no such stage;
+    without `condition` the flow is told nothing. Besides, `seed`, and `precision`: "float32", "mixed_bfloat16" or
+    "mixed_float16".
+
+    Raises:
+        ParameterError: a table or key is unknown, or a table that is needed is missing.
+
+    Example:
+        >>> check_config({"decoder": {"filtres": [8]}})
+        Traceback (most recent call last):
+        ...
+        tflens.errors.ParameterError: [decoder] knows no 'filtres'; its keys: filters, kind, latent_dim, ...
+    """
+    for name, table in config.items():
+        if name in _VALUES:
+            continue
+        if name not in _TABLES:
+            raise ParameterError(f"unknown table or key {name!r}; known: {', '.join([*_VALUES, *_TABLES])}")
+        allowed = _TABLES[name](table)
+        for key in table:
+            if key not in allowed:
+                raise ParameterError(f"[{name}] knows no {key!r}; its keys: {', '.join(sorted(allowed))}")
+    missing = [name for name in _TABLES if name not in config and name not in _OPTIONAL]
+    if missing:
+        raise ParameterError(f"the table [{missing[0]}] is missing")
+    precision = config.get("precision", "float32")
+    if precision not in _PRECISIONS:
+        raise ParameterError(f"precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}")
+    return {"seed": 1, "precision": "float32", "data": {}, **config}
 
 
 def train_galaxy_model(
     config: Config,
-    galaxies: dict[str, Galaxies],
+    galaxies: Splits,
+    directory: str | Path,
+    report: Report = lambda record: None,
+    watch: bool = True,
+) -> tuple[GalaxyModel, Record]:
+    """Autoencoder, then flow, then, if the configuration has `joint_training`, both with the flow inside the ELBO.
+
+    A run that was killed goes on where it stopped. Trains on the devices of the strategy in whose scope it is called.
+
+    Args:
+        config: as `read_config` returns it.
+        galaxies: `train` and `validation`; simulated (truth before the PSF, unit sum), or real (with their noise, and
+            `flux` and `sigma` among the metadata).
+        directory: of checkpoints, and of TensorBoard's events in `events/`.
+        report: called with the record of each epoch.
+        watch: write TensorBoard's events.
+
+    Returns:
+        The model, and the seconds that each stage took in this process.
+
+    Raises:
+        ParameterError: the directory holds a run of another configuration, or the data do not suit it.
+    """
+    config, directory = check_config(config), Path(directory)
+    _claim(directory, config)
+    stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Path]:
+        began = time.perf_counter()
+        yield directory / name
+        stages[f"{name}_seconds"] = time.perf_counter() - began
+
+    settings = {"report": report, "watch": watch}
+    with stage("vae") as folder:
+        vae = train_vae(config, galaxies, folder, **settings)
+    with stage("flow") as folder:
+        flow = train_flow(config, vae.encoder, galaxies, folder, **settings)
+    if "joint_training" in config:
+        with stage("joint") as folder:
+            train_jointly(config, vae, flow, galaxies, folder, **settings)
+    return as_model(config, vae, flow, galaxies["train"].manifest), stages
+
+
+def train_vae(
+    config: Config, galaxies: Splits, directory: Path, report: Report = lambda record: None, watch: bool = True
+) -> GalaxyVAE:
+    """Train the autoencoder on `galaxies["train"]`, with early stopping by `galaxies["validation"]`."""
+    keras.utils.set_random_seed(config["seed"])
+    with _precision(config["precision"]):
+        encoder, decoder = (make_network(role, config[role]) for role in ("encoder", "decoder"))
+        vae = _autoencoder(config, galaxies, encoder, decoder)
+    _train_autoencoder(config, vae, galaxies, directory, Schedule(**config["vae_training"]), report, watch)
+    return vae
+
+
+def train_flow(
+    config: Config,
+    encoder: Encoder,
+    galaxies: Splits,
     directory: Path,
     report: Report = lambda record: None,
-) -> tuple[GalaxyModel, Record]:
-    """Autoencoder, then flow. A run that was killed goes on where it stopped.
+    watch: bool = True,
+) -> Flow:
+    """Fit the flow to draws of the aggregate posterior by exact maximum likelihood."""
+    seed, schedule = config["seed"], FlowSchedule(**config["flow_training"])
+    keras.utils.set_random_seed(seed)
+    parts = [_aggregate_posterior(config, encoder, galaxies["train"], seed + i) for i in range(schedule.draws)]
+    draws = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    held_out = _aggregate_posterior(config, encoder, galaxies["validation"], seed + schedule.draws)
+    condition = _condition(config)
+    flow = make_network("flow", {**config["flow"], "condition_dim": condition.dim if condition else 0})
+    flow.adapt(*draws)
+    _compile(flow, schedule, -(-len(draws[0]) // schedule.batch_size))
 
-    Args:
-        config: as in `scripts/train_galaxies.toml`.
-        galaxies: `train`, `validation` and `test`, each `[N, n, n]`, unit sum, before the PSF.
-        directory: of checkpoints and TensorBoard's events.
-        report: called with the record of each epoch.
+    def epoch_of_draws(epoch: int) -> tf.data.Dataset:
+        order = np.random.default_rng([seed, epoch]).permutation(len(draws[0]))
+        return tf.data.Dataset.from_tensor_slices(tuple(part[order] for part in draws)).batch(schedule.batch_size)
 
-    Returns:
-        The model, and the seconds that the two stages took in this process.
+    with _reporting(directory, report, watch) as (reports, around_call):
+        train(
+            flow,
+            epoch_of_draws,
+            tf.data.Dataset.from_tensor_slices(held_out).batch(schedule.batch_size),
+            directory,
+            epochs=schedule.epochs,
+            patience=schedule.patience,
+            report=reports,
+            xla=True,
+            around_call=around_call,
+        )
+    return flow
+
+
+def train_jointly(
+    config: Config,
+    vae: GalaxyVAE,
+    flow: Flow,
+    galaxies: Splits,
+    directory: Path,
+    report: Report = lambda record: None,
+    watch: bool = True,
+) -> None:
+    """Train encoder, decoder and flow together, with the flow as the prior in the ELBO; they are changed in place.
+
+    From a fitted flow the KL divergence starts where the stages before ended, so there is no warm-up.
     """
-    began = time.perf_counter()
-    vae = train_vae(config, galaxies, directory / "vae", report)
-    between = time.perf_counter()
-    flow = train_flow(config, vae.encoder, galaxies, directory / "flow", report)
-    seconds = {"vae_seconds": between - began, "flow_seconds": time.perf_counter() - between}
-    return GalaxyModel(vae.encoder, vae.decoder, flow), seconds
+    joint = _autoencoder(config, galaxies, vae.encoder, vae.decoder, prior=flow, warmup_steps=0)
+    _train_autoencoder(config, joint, galaxies, directory, Schedule(**config["joint_training"]), report, watch)
 
 
-def save_measured(
-    config: Config, model: GalaxyModel, galaxies: dict[str, Galaxies], directory: Path, run: Record
-) -> list[Record]:
-    """Save the model with its configuration, its figures on held-out galaxies and pictures to look at.
-
-    Args:
-        config: that it was trained with.
-        model: trained.
-        galaxies: with `test`.
-        directory: of this version of the model.
-        run: what else to note of the run, such as its seconds.
-
-    Returns:
-        The figures at S/N 15-50 and 100-300.
-    """
-    model.save(directory)
-    records = [evaluate(config, model, galaxies, snr_range) for snr_range in ((15.0, 50.0), (100.0, 300.0))]
-    noted = {"config": config, "run": run, "held_out": records}
-    (directory / "metrics.json").write_text(json.dumps(noted, indent=2) + "\n")
-    draw_reconstructions(model, galaxies["test"][:6], directory / "reconstructions.png")
-    draw_prior(model, galaxies["test"][100:136], directory / "prior.png")
-    return records
-
-
-def _aggregate_posterior(config: Config, encoder: Encoder, galaxies: Galaxies, seed: int) -> NDArray[np.float32]:
-    observed = observed_galaxies(galaxies, hst_psf(), seed=seed, epoch=10_000, **config["observation"])
-    return posterior_draws(encoder, observed, seed)
-
-
-def _schedule(learning_rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    warmup = min(200, steps // 10)
-    return keras.optimizers.schedules.CosineDecay(
-        1e-5, steps - warmup, alpha=0.01, warmup_target=learning_rate, warmup_steps=warmup
+def as_model(config: Config, vae: GalaxyVAE, flow: Flow, manifest: Mapping[str, Any]) -> GalaxyModel:
+    """The trained networks as one model, on the pixel scale and of the resolution of the dataset."""
+    return GalaxyModel(
+        vae.encoder,
+        vae.decoder,
+        flow,
+        pixel_scale=manifest.get("pixel_scale", 0.05),
+        resolution=manifest.get("resolution", 0.06),
+        condition=_condition(config),
+        before_psf=config["vae"].get("psf", True),
     )
 
 
-def _write_reconstructions(vae: GalaxyVAE, batch: dict[str, tf.Tensor], epoch: int) -> None:
-    """Data, reconstruction and residual side by side, one row a galaxy, residuals from -3 to 3 sigma."""
-    fitted = vae(batch)
-    peak = tf.reduce_max(batch["signal"], (-2, -1), keepdims=True)
-    residual = (batch["image"] - fitted) / batch["sigma"][:, None, None]
-    rows = tf.concat([batch["image"] / peak, fitted / peak, (residual + 3) / 6], axis=-1)
-    picture = tf.clip_by_value(tf.concat(tf.unstack(rows), axis=0), 0, 1)
-    tf.summary.image("data, reconstruction, residual", picture[None, ..., None], step=epoch)
+def psf_kernel(config: Config, manifest: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """The kernel `[odd, odd]` that the galaxies of a dataset are seen through, None for none.
+
+    Raises:
+        ParameterError: the dataset was to have a PSF, and has none or one for each galaxy.
+    """
+    kind = Data(**config["data"]).psf
+    if kind not in _PSFS:
+        raise ParameterError(f"[data] psf must be one of {', '.join(_PSFS)}, got {kind!r}")
+    if kind == "none":
+        return None
+    if kind == "hst":
+        return hst_psf(manifest.get("pixel_scale", 0.05))
+    if manifest.get("psf") is None:
+        raise ParameterError(
+            '[data] psf = "dataset" needs one PSF for all galaxies in the manifest of the dataset, which has none'
+        )
+    return np.asarray(manifest["psf"], np.float32)
+
+
+def batches(config: Config, dataset: Dataset, seed: int, epoch: int = 0, augment: bool = True) -> tf.data.Dataset:
+    """One epoch of a split as the networks see it: real galaxies as they are, simulated ones observed anew."""
+    condition = _condition(config)
+    extra = {"condition": condition(dataset.metadata)} if condition else {}
+    settings = {"seed": seed, "epoch": epoch, "augment": augment, "extra": extra}
+    if "sigma" in dataset.metadata:
+        flux = dataset.metadata["flux"]
+        images, sigma = dataset.images / flux[:, None, None], dataset.metadata["sigma"] / flux
+        return noisy_galaxies(images, sigma, config["observation"]["batch_size"], **settings)
+    kernel = psf_kernel(config, dataset.manifest)
+    return observed_galaxies(dataset.images, kernel, **config["observation"], **settings)
+
+
+def _autoencoder(config: Config, galaxies: Splits, encoder: Encoder, decoder: keras.Model, **changes: Any) -> GalaxyVAE:
+    settings = {"seed": config["seed"], **config["vae"], **changes}
+    kernel = psf_kernel(config, galaxies["train"].manifest) if settings.pop("psf", True) else None
+    vae = GalaxyVAE(encoder, decoder, kernel, **settings)
+    vae.build()
+    return vae
+
+
+def _train_autoencoder(
+    config: Config,
+    vae: GalaxyVAE,
+    galaxies: Splits,
+    directory: Path,
+    schedule: Schedule,
+    report: Report,
+    watch: bool,
+) -> None:
+    seed = config["seed"]
+    validation = batches(config, galaxies["validation"], seed + 1, augment=False)
+    _compile(vae, schedule, len(batches(config, galaxies["train"], seed)), config["precision"])
+    pictures = _pictures(vae, validation, galaxies["validation"].images)
+    with _reporting(directory, report, watch, pictures) as (reports, around_call):
+        train(
+            vae,
+            lambda epoch: batches(config, galaxies["train"], seed, epoch),
+            validation,
+            directory,
+            epochs=schedule.epochs,
+            patience=schedule.patience,
+            report=reports,
+            around_call=around_call,
+        )
+
+
+def _compile(model: keras.Model, schedule: Schedule, steps_per_epoch: int, precision: str = "float32") -> None:
+    steps = schedule.epochs * steps_per_epoch
+    warmup = min(200, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-5, steps - warmup, alpha=0.01, warmup_target=schedule.learning_rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.Adam(rate, global_clipnorm=schedule.clip_norm)
+    # Gradients of half precision vanish unless the loss is scaled up; bfloat16 has the exponents of float32.
+    model.compile(
+        optimizer=keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
+    )
+
+
+def _aggregate_posterior(config: Config, encoder: Encoder, dataset: Dataset, seed: int) -> tuple[NDArray, ...]:
+    """One draw of q(z | x) for each galaxy `[N, D]`, and, for a conditional flow, its condition `[N, C]`."""
+    data = batches(config, dataset, seed, epoch=_EPOCH_OF_DRAWS)
+    draws = posterior_draws(encoder, data, seed)
+    if _condition(config) is None:
+        return (draws,)
+    return draws, np.concatenate([batch["condition"] for batch in data])
+
+
+def _condition(config: Config) -> Condition | None:
+    return Condition(**config["condition"]) if "condition" in config else None
+
+
+@contextmanager
+def _precision(policy: str) -> Iterator[None]:
+    """Networks made in this context compute in the given precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _claim(directory: Path, config: Config) -> None:
+    """Note the configuration of a run, or refuse to go on with another one."""
+    path = directory / "config.json"
+    directory.mkdir(parents=True, exist_ok=True)
+    if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(config)):
+        raise ParameterError(
+            f"{directory}: holds a run of another configuration ({path}); choose another directory, or remove it"
+        )
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(config, indent=2) + "\n"))
+
+
+@contextmanager
+def _reporting(
+    directory: Path,
+    report: Report,
+    watch: bool,
+    pictures: Callable[[TrainingWatcher, int], None] = lambda watcher, epoch: None,
+) -> Iterator[tuple[Report, Callable[[int], AbstractContextManager]]]:
+    """What is called after each epoch, and what surrounds the calls of the loop."""
+    if not watch:
+        yield report, lambda step: nullcontext()
+        return
+    with TrainingWatcher(directory / "events") as watcher:
+
+        def both(record: Record) -> None:
+            epoch = int(record["epoch"])
+            watcher.scalars(epoch, record)
+            if is_due(epoch):
+                pictures(watcher, epoch)
+            report(record)
+
+        yield both, watcher.step
+
+
+def _pictures(
+    vae: GalaxyVAE, validation: tf.data.Dataset, galaxies: NDArray[np.float32]
+) -> Callable[[TrainingWatcher, int], None]:
+    def write(watcher: TrainingWatcher, epoch: int) -> None:
+        batch = next(iter(validation.unbatch().batch(_PICTURED)))
+        mean, scale = vae.encoder(batch["image"], batch["sigma"])
+        noise = tf.random.stateless_normal(tf.shape(mean), [0, 0])
+        draws = vae.encoder.posterior(batch["image"], batch["sigma"]).draw(noise).z
+        prior = _PriorDraws(vae, batch.get("condition"))
+        watcher.reconstructions(epoch, vae, batch)
+        watcher.latent_units(epoch, mean, gaussian_kl(mean, scale), vae.free_bits)
+        watcher.latent_pairs(epoch, draws, prior.latents(len(draws), 1))
+        watcher.prior_samples(epoch, prior, galaxies)
+
+    return write
+
+
+@dataclass(frozen=True)
+class _PriorDraws:
+    """The prior of an autoencoder, with the conditions `[N, C]` of as many galaxies if it is conditional."""
+
+    vae: GalaxyVAE
+    condition: tf.Tensor | None
+
+    def latents(self, n: int, seed: int) -> tf.Tensor:
+        u = tf.random.stateless_normal([n, self.vae.decoder.latent_dim], [seed, 0])
+        flow = self.vae.prior
+        if flow is None:
+            return u
+        return flow(u, self.condition[:n] if flow.condition_dim else None)
+
+    def sample_prior(self, n: int, seed: int) -> tf.Tensor:
+        return self.vae.decoder(self.latents(n, seed))
+
+
+def _changed(table: Any, changes: Any) -> Any:
+    return {**table, **changes} if isinstance(table, dict) and isinstance(changes, dict) else changes
+
+
+def _arguments(function: Callable[..., Any], *without: str) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self", "kwargs", *without}
+
+
+def _network_arguments(role: str, *without: str) -> Callable[[Mapping[str, Any]], set[str]]:
+    return lambda table: _arguments(network_class(role, table).__init__, *without) | {"kind"}
+
+
+_VALUES = ("seed", "precision")
+_PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_PSFS = ("hst", "dataset", "none")
+_OPTIONAL = ("data", "condition", "joint_training")
+# For each table the keys that are allowed, given the table.
+_TABLES: dict[str, Callable[[Mapping[str, Any]], set[str]]] = {
+    "data": lambda table: _arguments(Data),
+    "observation": lambda table: _arguments(observed_galaxies, "galaxies", "psf", "seed", "epoch", "augment", "extra"),
+    "encoder": _network_arguments("encoder"),
+    "decoder": _network_arguments("decoder"),
+    "vae": lambda table: _arguments(GalaxyVAE.__init__, "encoder", "decoder", "prior", "seed"),
+    "vae_training": lambda table: _arguments(Schedule),
+    "flow": _network_arguments("flow", "condition_dim"),
+    "flow_training": lambda table: _arguments(FlowSchedule),
+    "joint_training": lambda table: _arguments(Schedule),
+    "condition": lambda table: _arguments(Condition),
+}
+_EPOCH_OF_DRAWS = 10_000  # far from those of the training: other symmetries, other noise
+_PICTURED = 512  # galaxies for the pictures of the latent space

@@ -3,20 +3,24 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
 from tflens.errors import ParameterError, SavedModelError
+from tflens.galaxies.condition import Condition
 from tflens.galaxies.decoder import Decoder
 from tflens.galaxies.encoder import Encoder
-from tflens.galaxies.flow import InverseAutoregressiveFlow
+from tflens.galaxies.flow import Flow
+from tflens.galaxies.networks import KINDS, describe_network, make_network
+from tflens.galaxies.posterior import Posterior
 
 
 class GalaxyModel:
     """Galaxies before the PSF as a function of u ~ N(0, I): z = T(u), image = decoder(z).
+
+    With a conditional flow, T also depends on what is known of the galaxy: `condition`, `[...batch, C]` or `[C]`.
 
     Everything is a smooth function of its input, works in eager and graph mode and inside
     `tf.function(jit_compile=True)`, and can be differentiated twice. The networks compute in float32; results
@@ -26,9 +30,13 @@ class GalaxyModel:
         encoder, decoder, flow: of one latent dimension and stamp size.
         pixel_scale: of the decoded stamp, arcsec.
         resolution: FWHM of the Gaussian that the decoded galaxies are convolved with, arcsec.
+        condition: what the flow is told, if it is conditional.
+        before_psf: whether the decoder was trained to draw galaxies before the PSF; without a PSF in the likelihood it
+            draws them as they were observed.
 
     Raises:
-        ParameterError: the networks disagree in latent dimension or stamp size.
+        ParameterError: the networks disagree in latent dimension or stamp size, or the flow and the condition in its
+            length.
 
     Example:
         >>> model = load_galaxy_model()
@@ -41,9 +49,11 @@ class GalaxyModel:
         self,
         encoder: Encoder,
         decoder: Decoder,
-        flow: InverseAutoregressiveFlow,
+        flow: Flow,
         pixel_scale: float = 0.05,
         resolution: float = 0.06,
+        condition: Condition | None = None,
+        before_psf: bool = True,
     ) -> None:
         if not encoder.latent_dim == decoder.latent_dim == flow.latent_dim:
             raise ParameterError(
@@ -55,11 +65,18 @@ class GalaxyModel:
                 "GalaxyModel: encoder and decoder must have one stamp size, got "
                 f"{encoder.stamp_size} and {decoder.stamp_size}"
             )
+        if flow.condition_dim != (condition.dim if condition else 0):
+            raise ParameterError(
+                f"GalaxyModel: a flow with condition_dim {flow.condition_dim} needs a condition of that length, got "
+                f"{condition.dim if condition else 'none'}"
+            )
         self.encoder = encoder
         self.decoder = decoder
         self.flow = flow
         self.pixel_scale = float(pixel_scale)
         self.resolution = float(resolution)
+        self.condition = condition
+        self.before_psf = bool(before_psf)
         for network in (encoder, decoder, flow):
             if not network.built:
                 network.build()
@@ -89,19 +106,28 @@ class GalaxyModel:
         images.set_shape([*z.shape[:-1], self.stamp_size, self.stamp_size])
         return tf.cast(images, z.dtype)
 
-    def to_latent(self, u: ArrayLike) -> tf.Tensor:
-        """The flow T, one pass: u `[...batch, D]`, N(0, I) a priori, to z `[...batch, D]`."""
+    def to_latent(self, u: ArrayLike, condition: ArrayLike | None = None) -> tf.Tensor:
+        """The flow T, one pass: u `[...batch, D]`, N(0, I) a priori, to z `[...batch, D]`.
+
+        Raises:
+            ParameterError: the last axis of u is not D; the flow is conditional and there is no condition, or the
+                other way round.
+        """
         u = self._latent(u, "to_latent")
-        z = tf.reshape(self.flow(tf.reshape(tf.cast(u, tf.float32), [-1, self.latent_dim])), tf.shape(u))
+        if condition is not None:
+            condition = tf.cast(condition, tf.float32)
+            condition = tf.broadcast_to(condition, tf.concat([tf.shape(u)[:-1], tf.shape(condition)[-1:]], 0))
+            condition = tf.reshape(condition, [-1, self.flow.condition_dim])
+        z = tf.reshape(self.flow(tf.reshape(tf.cast(u, tf.float32), [-1, self.latent_dim]), condition), tf.shape(u))
         z.set_shape(u.shape)
         return tf.cast(z, u.dtype)
 
-    def generate(self, u: ArrayLike, xla: bool = False) -> tf.Tensor:
+    def generate(self, u: ArrayLike, condition: ArrayLike | None = None, xla: bool = False) -> tf.Tensor:
         """`decode(to_latent(u))`: u `[...batch, D]` to galaxies `[...batch, ny, nx]`."""
-        return self.decode(self.to_latent(u), xla=xla)
+        return self.decode(self.to_latent(u, condition), xla=xla)
 
     def encode(self, image: ArrayLike, sigma: ArrayLike) -> tuple[tf.Tensor, tf.Tensor]:
-        """The posterior of z given noisy images, as the encoder sees it.
+        """Mean and covariance of z given noisy images, as the encoder sees it.
 
         Args:
             image: `[...batch, ny, nx]`, of unit flux before noise, with the training's PSF.
@@ -125,15 +151,20 @@ class GalaxyModel:
         )
         return tf.cast(mean, image.dtype), tf.cast(scale, image.dtype)
 
-    def sample_prior(self, n: int, seed: int) -> tf.Tensor:
+    def posterior(self, image: ArrayLike, sigma: ArrayLike) -> Posterior:
+        """q(z | image, sigma): images `[batch, ny, nx]` and noise `[batch]` as in `encode`."""
+        return self.encoder.posterior(tf.cast(image, tf.float32), tf.cast(sigma, tf.float32))
+
+    def sample_prior(self, n: int, seed: int, condition: ArrayLike | None = None) -> tf.Tensor:
         """`n` galaxies drawn from the prior, `[n, ny, nx]`; the same for the same seed."""
-        return self.generate(tf.random.stateless_normal([n, self.latent_dim], [seed, 0]))
+        return self.generate(tf.random.stateless_normal([n, self.latent_dim], [seed, 0]), condition)
 
     def save(self, directory: str | Path) -> None:
         """Write `config.json`, the networks' weights, and a TensorFlow SavedModel in `saved_model/`.
 
         The SavedModel needs no code of this package; its endpoints, all with a batch axis, are `decode`,
-        `to_latent`, `generate` and `encode`.
+        `to_latent`, `generate` and `encode`. With a conditional flow, `to_latent` and `generate` also take the
+        condition.
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
@@ -141,10 +172,12 @@ class GalaxyModel:
             network.save_weights(directory / f"{name}.weights.h5")
         config = {
             "format": _FORMAT,
-            "format_version": 1,
+            "format_version": 2,
             "pixel_scale": self.pixel_scale,
             "resolution": self.resolution,
-            **{name: _own_config(network) for name, network in self._networks().items()},
+            "condition": self.condition.as_dict() if self.condition else None,
+            "before_psf": self.before_psf,
+            **{role: describe_network(role, network) for role, network in self._networks().items()},
             "sha256": {name: _sha256(directory / f"{name}.weights.h5") for name in self._networks()},
         }
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -164,12 +197,23 @@ class GalaxyModel:
             raise SavedModelError(f"{directory}: no config.json, so this is not a galaxy model") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise SavedModelError(f"{directory / 'config.json'} is not readable JSON: {error}") from None
-        if not isinstance(config, dict) or config.get("format") != _FORMAT or config.get("format_version") != 1:
-            raise SavedModelError(f"{directory / 'config.json'} does not describe a galaxy model of format 1")
+        known = isinstance(config, dict) and config.get("format") == _FORMAT
+        if not known or config.get("format_version") not in _VERSIONS:
+            raise SavedModelError(
+                f"{directory / 'config.json'} does not describe a galaxy model of format "
+                f"{' or '.join(map(str, _VERSIONS))}"
+            )
         try:
-            networks = {name: kind(**config[name]) for name, kind in _NETWORKS.items()}
-            model = cls(**networks, pixel_scale=config["pixel_scale"], resolution=config["resolution"])
-            digests = {name: config["sha256"][name] for name in _NETWORKS}
+            networks = {role: make_network(role, config[role]) for role in KINDS}
+            model = cls(
+                **networks,
+                pixel_scale=config["pixel_scale"],
+                resolution=config["resolution"],
+                # Format 1 knew neither of these, nor the kinds of networks: it has the default ones.
+                condition=Condition(**config["condition"]) if config.get("condition") else None,
+                before_psf=config.get("before_psf", True),
+            )
+            digests = {role: config["sha256"][role] for role in KINDS}
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
             raise SavedModelError(
                 f"{directory / 'config.json'} describes no model that can be built: {type(error).__name__}: {error}"
@@ -199,7 +243,7 @@ class GalaxyModel:
         return {"encoder": self.encoder, "decoder": self.decoder, "flow": self.flow}
 
     def _export(self, directory: Path) -> None:
-        latent = tf.TensorSpec([None, self.latent_dim], tf.float32)
+        z = tf.TensorSpec([None, self.latent_dim], tf.float32, name="z")
         image = tf.TensorSpec([None, self.stamp_size, self.stamp_size], tf.float32, name="image")
         sigma = tf.TensorSpec([None], tf.float32, name="sigma")
 
@@ -210,9 +254,12 @@ class GalaxyModel:
         program = tf.Module()
         # Keras' own ExportArchive stores every variable twice.
         program.weights = [variable.value for network in self._networks().values() for variable in network.variables]
-        program.decode = tf.function(lambda z: self.decode(z), input_signature=[latent])
-        program.to_latent = tf.function(lambda u: self.to_latent(u), input_signature=[latent])
-        program.generate = tf.function(lambda u: self.generate(u), input_signature=[latent])
+        program.decode = tf.function(lambda z: self.decode(z), input_signature=[z])
+        prior = [tf.TensorSpec([None, self.latent_dim], tf.float32, name="u")]
+        if self.condition:
+            prior.append(tf.TensorSpec([None, self.condition.dim], tf.float32, name="condition"))
+        program.to_latent = tf.function(lambda *inputs: self.to_latent(*inputs), input_signature=prior)
+        program.generate = tf.function(lambda *inputs: self.generate(*inputs), input_signature=prior)
         program.encode = tf.function(encode, input_signature=[image, sigma])
         endpoints = {name: getattr(program, name) for name in ("decode", "to_latent", "generate", "encode")}
         tf.saved_model.save(program, str(directory), signatures=endpoints)
@@ -238,7 +285,7 @@ def load_galaxy_model(name: str | Path = "galaxies", version: int | str | None =
 
 
 _FORMAT = "tflens.galaxies"
-_NETWORKS = {"encoder": Encoder, "decoder": Decoder, "flow": InverseAutoregressiveFlow}
+_VERSIONS = (1, 2)
 
 
 def _find(name: str | Path, version: int | str | None) -> Path:
@@ -259,10 +306,6 @@ def _find(name: str | Path, version: int | str | None) -> Path:
     if str(version) not in map(str, versions):
         raise SavedModelError(f"{found} has no version {version}; it has {', '.join(map(str, versions))}")
     return found / str(version)
-
-
-def _own_config(network: keras.Model) -> dict[str, Any]:
-    return {key: value for key, value in network.get_config().items() if key not in ("name", "trainable", "dtype")}
 
 
 def _sha256(path: Path) -> str:

@@ -1,51 +1,135 @@
-"""The training loop, one for the autoencoder and for the flow."""
+"""The training loop, one for every network: compiled, resumable, on one or several devices."""
 
 import json
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from tflens.errors import ParameterError
+from tflens.files import write_atomically
+
 Record = dict[str, float]
+Report = Callable[[Record], None]
+Batch = Any
+Sums = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
+
+
+class Trainable(keras.Model):
+    """A model that says what it minimises; the rest of a step of training is the same for all.
+
+    Several devices share a batch. Each computes the loss of the whole batch, by `batch_mean` and `shared_normal`, so
+    that it is what one device would have computed.
+    """
+
+    def training_terms(self, batch: Batch, step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`"loss"`, a scalar to be minimised at a step counted from 0, and other scalars to be recorded."""
+        raise NotImplementedError
+
+    def validation_terms(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """`"loss"`, a scalar that decides which epoch was the best, and other scalars to be recorded."""
+        raise NotImplementedError
+
+    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """One step of the optimiser; what `training_terms` returns, and the norm of the gradient as `gradient_norm`."""
+        context, variables = tf.distribute.get_replica_context(), self.trainable_variables
+        devices = context.num_replicas_in_sync
+        with tf.GradientTape() as tape:
+            terms = self.training_terms(batch, tf.cast(self.optimizer.iterations, tf.int32))
+            # Each device differentiates its own part of the loss that all of them share.
+            loss = self.optimizer.scale_loss(terms["loss"]) / devices
+        gradients = tape.gradient(loss, variables)
+        if devices > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        scale = tf.cast(self.optimizer.scale_loss(tf.ones(())), tf.float32)  # 1 unless the precision is mixed
+        norm = tf.linalg.global_norm(gradients) / scale
+        if devices > 1:
+            # The optimiser clips what each device hands it, and only then adds up: one of them hands over all of it.
+            first = tf.equal(context.replica_id_in_sync_group, 0)
+            gradients = [tf.where(first, gradient, 0.0) for gradient in gradients]
+        self.optimizer.apply(gradients, variables)
+        return {**terms, "gradient_norm": norm}
+
+    def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """What `validation_terms` returns."""
+        return self.validation_terms(batch)
+
+
+def batch_mean(values: tf.Tensor) -> tf.Tensor:
+    """Mean over the first axis of `[batch, ...]`, of the whole batch wherever several devices share one."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return tf.reduce_mean(values, 0)
+    count = tf.cast(tf.shape(values)[0], values.dtype)
+    total, count = context.all_reduce(tf.distribute.ReduceOp.SUM, [tf.reduce_sum(values, 0), count])
+    return total / count
+
+
+def shared_normal(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Standard normal noise `[batch, ...]`: this device's rows of one draw for the whole batch."""
+    context = tf.distribute.get_replica_context()
+    devices = context.num_replicas_in_sync
+    if devices == 1:
+        return tf.random.stateless_normal(shape, seed)
+    own = context.replica_id_in_sync_group
+    sizes = tf.one_hot(own, devices, dtype=tf.float32) * tf.cast(shape[0], tf.float32)
+    sizes = tf.cast(context.all_reduce(tf.distribute.ReduceOp.SUM, sizes), tf.int32)
+    start = tf.cumsum(sizes, exclusive=True)[own]
+    whole = tf.random.stateless_normal(tf.concat([[tf.reduce_sum(sizes)], shape[1:]], 0), seed)
+    return whole[start : start + shape[0]]
 
 
 def train(
-    model: keras.Model,
+    model: Trainable,
     train_data: Callable[[int], tf.data.Dataset],
     validation_data: tf.data.Dataset,
     directory: str | Path,
     epochs: int,
     patience: int = 10,
-    report: Callable[[Record], None] = lambda record: None,
-    write_images: Callable[[int], None] = lambda epoch: None,
+    report: Report = lambda record: None,
     xla: bool = False,
+    steps_per_call: int = 100,
+    around_call: Callable[[int], AbstractContextManager] = lambda step: nullcontext(),
 ) -> list[Record]:
-    """Train a compiled model whose `train_step` and `test_step` take a batch to a dictionary with `"loss"`.
+    """Train a compiled model, and leave it with the weights of the epoch of lowest validation loss.
 
-    Everything that the run depends on is in the checkpoint of its last epoch: a run that was killed goes on from
-    there when it is called again with the same arguments. The model ends with the weights of the epoch of lowest
-    validation loss.
+    Many steps run in one call of a compiled loop that takes its batches itself. Everything that the run depends on is
+    in the checkpoint of its last epoch: a run that was killed goes on from there, when it is called again with the
+    same arguments, and ends with the same weights, bit for bit where the kernels of the device are deterministic (on
+    CPUs they were found to be; on GPUs call `tf.config.experimental.enable_op_determinism`).
+
+    Runs on the devices of the strategy in whose scope it is called, and in whose scope the model must have been made.
 
     Args:
         model: compiled with an optimiser.
-        train_data: epoch number to its batches.
+        train_data: number of the epoch, from 0, to its batches, of known number.
         validation_data: the same in every epoch.
-        directory: holds `checkpoint/`, `best.weights.h5`, `history.json` and TensorBoard's `events`.
+        directory: holds `checkpoint/`, `best.weights.h5` and `history.json`.
         epochs: at most so many.
         patience: stop after so many epochs without a lower validation loss.
-        report: called with the record of each epoch.
-        write_images: called with the number of the epoch, under TensorBoard's writer.
-        xla: compile the steps with XLA.
+        report: called with the record of each epoch after it has been saved.
+        xla: compile the steps with XLA (one device).
+        steps_per_call: how many steps run before Python is asked again.
+        around_call: number of the first step of a call, from 0, to a context that the call runs in; for the profiler.
 
     Returns:
-        A record for each epoch: `epoch`, `seconds`, and the means of what the steps return, those of the validation
-        data with the prefix `validation_`.
+        A record for each epoch: `epoch` from 1, `seconds`, `learning_rate` at its end, `data_wait`, the share of the
+        time of training that was spent waiting for data, and the means of what the steps return, those of the
+        validation data with the prefix `validation_`.
+
+    Raises:
+        ParameterError: there is no training or validation data, or a dataset does not know the number of its batches;
+            a step returns no finite loss.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     best_weights = directory / "best.weights.h5"
+    strategy = tf.distribute.get_strategy()
     model.optimizer.build(model.trainable_variables)
     epoch, best, waited = (tf.Variable(value) for value in (0, float("inf"), 0))
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=epoch, best=best, waited=waited)
@@ -53,43 +137,107 @@ def train(
     history: list[Record] = []
     if manager.latest_checkpoint:
         checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-        history = json.loads((directory / "history.json").read_text())[: int(epoch)]
+        history = json.loads((directory / "history.json").read_text())[: int(epoch.numpy())]
 
-    train_step = tf.function(model.train_step, jit_compile=xla)
-    test_step = tf.function(model.test_step, jit_compile=xla)
-    with tf.summary.create_file_writer(str(directory / "events")).as_default():
-        while int(epoch) < epochs and int(waited) < patience:
-            start = time.perf_counter()
-            trained = _means(train_step, train_data(int(epoch)))
-            validated = _means(test_step, validation_data)
-            record = {"epoch": int(epoch) + 1, **trained, **{f"validation_{k}": v for k, v in validated.items()}}
-            if record["validation_loss"] < float(best):
-                best.assign(record["validation_loss"])
-                waited.assign(0)
-                model.save_weights(best_weights)
-            else:
-                waited.assign_add(1)
-            epoch.assign_add(1)
-            for name in record.keys() - {"epoch"}:
-                tf.summary.scalar(name, record[name], step=int(epoch))
-            write_images(int(epoch))
-            record["seconds"] = time.perf_counter() - start
-            history.append(record)
-            (directory / "history.json").write_text(json.dumps(history))
-            manager.save()
-            report(record)
+    train_loop = _compiled(model.train_step, strategy, xla)
+    test_loop = _compiled(model.test_step, strategy, xla)
+    while int(epoch.numpy()) < epochs and int(waited.numpy()) < patience:
+        start = time.perf_counter()
+        data = train_data(int(epoch.numpy()))
+        trained, data_wait = _run(train_loop, data, strategy, steps_per_call, around_call, int(epoch.numpy()))
+        validated, _ = _run(test_loop, validation_data, strategy, steps_per_call)
+        record = {
+            "epoch": int(epoch.numpy()) + 1,
+            **trained,
+            **{f"validation_{name}": value for name, value in validated.items()},
+            "learning_rate": float(tf.convert_to_tensor(model.optimizer.learning_rate)),
+            "data_wait": data_wait,
+            "seconds": time.perf_counter() - start,
+        }
+        if not np.isfinite(record["validation_loss"]):
+            raise ParameterError(
+                f"train: the validation loss must be finite, got {record['validation_loss']} after epoch "
+                f"{record['epoch']}; lower the learning rate (the checkpoint of the epoch before is in {directory})"
+            )
+        if record["validation_loss"] < float(best.numpy()):
+            best.assign(record["validation_loss"])
+            waited.assign(0)
+            _save_weights(model, best_weights)
+        else:
+            waited.assign_add(1)
+        epoch.assign_add(1)
+        history.append(record)
+        write_atomically(directory / "history.json", lambda path: path.write_text(json.dumps(history)))
+        manager.save()
+        report(record)
     if best_weights.exists():
         model.load_weights(best_weights)
     return history
 
 
-def _means(step: Callable[..., dict[str, tf.Tensor]], batches: tf.data.Dataset) -> Record:
-    """Means over the batches, weighted by their sizes."""
-    sums: dict[str, tf.Tensor] = {}
-    count = 0
-    for batch in batches:
-        size = int(tf.nest.flatten(batch)[0].shape[0])
-        count += size
-        for name, value in step(batch).items():
-            sums[name] = sums.get(name, 0.0) + size * value
-    return {name: float(total) / count for name, total in sums.items()}
+def _compiled(step: Callable[[Batch], dict[str, tf.Tensor]], strategy: tf.distribute.Strategy, xla: bool) -> Callable:
+    """Iterator and number of steps to the sums of what the steps return, of the galaxies, and of the seconds waited."""
+    # Devices cannot meet inside of a function of its own; a single one has its step traced once, not twice.
+    one_step = tf.function(step, jit_compile=xla) if strategy.num_replicas_in_sync == 1 else step
+
+    def weighted(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        return one_step(batch), tf.cast(tf.shape(tf.nest.flatten(batch)[0])[0], tf.float64)
+
+    def timed(iterator: tf.data.Iterator, done: list[tf.Tensor]) -> Sums:
+        with tf.control_dependencies(done):
+            before = tf.timestamp()
+        with tf.control_dependencies([before]):
+            batch = next(iterator)
+        local = [part for value in tf.nest.flatten(batch) for part in strategy.experimental_local_results(value)]
+        with tf.control_dependencies(local):
+            wait = tf.timestamp() - before
+        terms, size = strategy.run(weighted, (batch,))
+        # Each device returns the terms of the whole batch.
+        size = strategy.reduce(tf.distribute.ReduceOp.SUM, size, axis=None)
+        terms = {name: strategy.reduce(tf.distribute.ReduceOp.MEAN, term, axis=None) for name, term in terms.items()}
+        return {name: size * tf.cast(term, tf.float64) for name, term in terms.items()}, size, wait
+
+    @tf.function
+    def loop(iterator: tf.data.Iterator, steps: tf.Tensor) -> Sums:
+        sums = timed(iterator, [])
+        for _ in tf.range(steps - 1):
+            sums = tf.nest.map_structure(tf.add, sums, timed(iterator, tf.nest.flatten(sums)))
+        return sums
+
+    return loop
+
+
+def _run(
+    loop: Callable,
+    data: tf.data.Dataset,
+    strategy: tf.distribute.Strategy,
+    steps_per_call: int,
+    around_call: Callable[[int], AbstractContextManager] = lambda step: nullcontext(),
+    epoch: int = 0,
+) -> tuple[Record, float]:
+    """Means over the galaxies, and the share of the time that was spent waiting for them."""
+    batches = int(data.cardinality())
+    if batches < 1:
+        raise ParameterError(
+            "train: the data must be one batch at least, of a known number of batches (see tf.data's "
+            f"assert_cardinality), got {'none' if batches == 0 else 'an unknown number'}"
+        )
+    iterator = iter(strategy.experimental_distribute_dataset(data))
+    sums: dict[str, float] = {}
+    count = wait = 0.0
+    loop.get_concrete_function(iterator, tf.TensorSpec([], tf.int32))  # tracing is no time of waiting or working
+    began = time.perf_counter()
+    for start in range(0, batches, steps_per_call):
+        steps = min(steps_per_call, batches - start)
+        with around_call(epoch * batches + start):
+            terms, size, seconds = loop(iterator, tf.constant(steps))
+            sums = {name: sums.get(name, 0.0) + float(term) for name, term in terms.items()}
+        count, wait = count + float(size), wait + float(seconds)
+    return {name: value / count for name, value in sums.items()}, wait / (time.perf_counter() - began)
+
+
+def _save_weights(model: keras.Model, path: Path) -> None:
+    # Keras insists on the ending of the name; a run that is killed must not leave half a file under the final one.
+    temporary = path.with_name("new.weights.h5")
+    model.save_weights(temporary)
+    temporary.replace(path)

@@ -2,55 +2,74 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from tflens.datasets.pipeline import Convolution
 from tflens.galaxies.decoder import Decoder
 from tflens.galaxies.encoder import Encoder
+from tflens.galaxies.flow import Flow
+from tflens.galaxies.posterior import gaussian_kl
+from tflens.galaxies.training import Trainable, batch_mean, shared_normal
+from tflens.psf import PSF
 
 
-class GalaxyVAE(keras.Model):
+class GalaxyVAE(Trainable):
     """Evidence lower bound with the known noise and PSF in the likelihood (Kingma & Welling 2014, arXiv:1312.6114).
 
-    x ~ N(PSF * decoder(z), sigma^2), z ~ N(0, I), q(z | x, sigma) of full covariance. The weight of the KL divergence
-    rises linearly to 1, and each dimension has `free_bits` for nothing, so that none is given up before it was tried
-    (Kingma et al. 2016, arXiv:1606.04934).
+    x ~ N(PSF * decoder(z), sigma^2), z ~ prior, q(z | x, sigma) from the encoder. The weight of the KL divergence
+    rises linearly to `beta`, and each dimension has `free_bits` for nothing, so that none is given up before it was
+    tried (Kingma et al. 2016, arXiv:1606.04934). Where the divergence is not known dimension by dimension (a flow as
+    prior or in the posterior), the free bits of all dimensions are one allowance for their sum.
+
+    With a flow as prior, KL(q || p) = E_q[log q - log p_flow] is estimated by the same draw as the likelihood, and the
+    flow is trained with the autoencoder.
 
     Args:
         encoder: of the same latent dimension and stamp size as the decoder.
         decoder: z to a galaxy of unit flux.
-        psf: `[odd, odd]`, unit sum.
+        psf: `[odd, odd]`, unit sum; None compares the decoder's image itself with the data.
+        prior: a flow, or None for N(0, I).
+        beta: weight of the KL divergence after the warm-up (Higgins et al. 2017); 1 for the evidence lower bound.
         free_bits: nats a dimension, of the batch's mean KL.
-        warmup_steps: steps until the weight of the KL is 1.
+        warmup_steps: steps until the weight of the KL is `beta`.
         seed: of the draws from the posterior.
 
-    Input: batches of `{"image": [batch, n, n], "sigma": [batch]}`, of unit flux before noise.
+    Input: batches of `{"image": [batch, n, n], "sigma": [batch]}`, of unit flux before noise, and `"condition"`
+    `[batch, condition_dim]` for a conditional prior.
+
+    Example:
+        >>> vae = GalaxyVAE(Encoder(2, 16, (4, 8), 8), Decoder(2, 16, (8, 4)), warmup_steps=0)
+        >>> batch = {"image": tf.ones((3, 16, 16)) / 256, "sigma": tf.ones(3)}
+        >>> vae(batch).shape, sorted(vae.validation_terms(batch))
+        (TensorShape([3, 16, 16]), ['chi2', 'kl', 'loss'])
     """
 
     def __init__(
         self,
         encoder: Encoder,
         decoder: Decoder,
-        psf: ArrayLike,
+        psf: ArrayLike | None = None,
         free_bits: float = 0.05,
         warmup_steps: int = 1000,
         seed: int = 0,
+        prior: Flow | None = None,
+        beta: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.encoder = encoder
         self.decoder = decoder
+        self.prior = prior
         self.free_bits = free_bits
         self.warmup_steps = warmup_steps
+        self.beta = beta
         self.seed = seed
-        self._psf = Convolution(psf, (decoder.stamp_size, decoder.stamp_size))
+        self._psf = None if psf is None else PSF(np.asarray(psf), (decoder.stamp_size, decoder.stamp_size))
 
     def build(self, input_shape: Any = None) -> None:
-        for network in (self.encoder, self.decoder):
-            if not network.built:
+        for network in (self.encoder, self.decoder, self.prior):
+            if network is not None and not network.built:
                 network.build()
         self.built = True
 
@@ -60,64 +79,57 @@ class GalaxyVAE(keras.Model):
         return self.observe(mean)
 
     def observe(self, z: tf.Tensor) -> tf.Tensor:
-        """PSF * decoder(z): `[batch, D]` to `[batch, n, n]`."""
-        return self._psf(self.decoder(z))
+        """What is compared with the data, PSF * decoder(z): `[batch, D]` to `[batch, n, n]`."""
+        image = self.decoder(z)
+        return image if self._psf is None else self._psf.convolve(image)
 
     def elbo_terms(self, batch: dict[str, tf.Tensor], seed: ArrayLike) -> tuple[tf.Tensor, tf.Tensor]:
-        """chi^2 of one draw of the posterior, `[batch]`, and its KL divergence to N(0, I), `[batch, D]`, nats.
+        """chi^2 of one draw of the posterior, `[batch]`, and its KL divergence to the prior, `[batch, terms]`, nats.
 
-        ELBO = -chi^2 / 2 - sum of KL - sum over the pixels of log(sigma sqrt(2 pi)).
+        ELBO = -chi^2 / 2 - sum of KL - sum over the pixels of log(sigma sqrt(2 pi)). There is one term of the KL for
+        each dimension if posterior and prior are Gaussian, otherwise one in all: its estimate by the draw.
         """
-        mean, scale = self.encoder(batch["image"], batch["sigma"])
-        z = mean + tf.linalg.matvec(scale, tf.random.stateless_normal(tf.shape(mean), seed))
+        posterior = self.encoder.posterior(batch["image"], batch["sigma"])
+        shape = tf.stack([tf.shape(batch["image"])[0], self.decoder.latent_dim])
+        z, log_prob, kl = posterior.draw(shared_normal(shape, seed))
+        if self.prior is not None:
+            condition = batch["condition"] if self.prior.condition_dim else None
+            kl = (log_prob - self.prior.log_prob(z, condition))[:, None]
         residual = (batch["image"] - self.observe(z)) / batch["sigma"][:, None, None]
-        return tf.reduce_sum(residual**2, (-2, -1)), gaussian_kl(mean, scale)
+        return tf.reduce_sum(residual**2, (-2, -1)), kl
 
-    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        step = tf.convert_to_tensor(self.optimizer.iterations)
-        weight = tf.minimum(tf.cast(step + 1, tf.float32) / max(self.warmup_steps, 1), 1.0)
-        seed = tf.stack([tf.constant(self.seed, tf.int32), tf.cast(step, tf.int32)])
-        with tf.GradientTape() as tape:
-            chi2, kl = self.elbo_terms(batch, seed)
-            per_dimension = tf.maximum(tf.reduce_mean(kl, axis=0), self.free_bits)
-            loss = tf.reduce_mean(chi2) / 2 + weight * tf.reduce_sum(per_dimension)
-        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
-        return {"loss": loss, **self._summary(chi2, kl)}
+    def training_terms(self, batch: dict[str, tf.Tensor], step: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Negative ELBO without its constant, with warm-up, beta and free bits; chi^2 per pixel; KL in nats."""
+        weight = self.beta * tf.minimum(tf.cast(step + 1, tf.float32) / max(self.warmup_steps, 1), 1.0)
+        chi2, kl = self._means(batch, tf.stack([self.seed, step]))
+        allowance = self.free_bits * self.decoder.latent_dim / kl.shape[0]
+        loss = chi2 / 2 + weight * tf.reduce_sum(tf.maximum(kl, allowance))
+        return {"loss": loss, **self._summary(chi2, kl), "kl_weight": weight}
 
-    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        chi2, kl = self.elbo_terms(batch, seed=[self.seed, -1])
-        return {"loss": tf.reduce_mean(chi2) / 2 + tf.reduce_mean(tf.reduce_sum(kl, -1)), **self._summary(chi2, kl)}
+    def validation_terms(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The same after the warm-up, without free bits."""
+        chi2, kl = self._means(batch, tf.constant([self.seed, -1]))
+        return {"loss": chi2 / 2 + self.beta * tf.reduce_sum(kl), **self._summary(chi2, kl)}
+
+    def _means(self, batch: dict[str, tf.Tensor], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        chi2, kl = self.elbo_terms(batch, seed)
+        return batch_mean(chi2), batch_mean(kl)
 
     def _summary(self, chi2: tf.Tensor, kl: tf.Tensor) -> dict[str, tf.Tensor]:
-        pixels = self.decoder.stamp_size**2
-        return {"chi2": tf.reduce_mean(chi2) / pixels, "kl": tf.reduce_mean(tf.reduce_sum(kl, axis=-1))}
+        return {"chi2": chi2 / self.decoder.stamp_size**2, "kl": tf.reduce_sum(kl)}
 
 
-def gaussian_kl(mean: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """KL(N(mean, scale scale^T) || N(0, I)) as one non-negative term for each dimension (row of the scale).
-
-    Args:
-        mean: `[...batch, D]`.
-        scale: `[...batch, D, D]`, lower triangular with positive diagonal.
-
-    Returns:
-        `[...batch, D]`, nats; the divergence is its sum.
-
-    Example:
-        >>> gaussian_kl(tf.zeros(2), tf.eye(2)).numpy().tolist()
-        [0.0, 0.0]
-    """
-    diagonal = tf.linalg.diag_part(scale)
-    return (tf.reduce_sum(scale**2, -1) + mean**2 - 1) / 2 - tf.math.log(diagonal)
-
-
-def posterior_draws(encoder: Encoder, batches: tf.data.Dataset, seed: int) -> np.ndarray:
+def posterior_draws(encoder: Encoder, batches: tf.data.Dataset, seed: int) -> NDArray[np.float32]:
     """One draw of q(z | x) for each image, `[N, D]`: a sample of the aggregate posterior."""
 
     @tf.function
     def draw(image: tf.Tensor, sigma: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        mean, scale = encoder(image, sigma)
-        noise = tf.random.stateless_normal(tf.shape(mean), tf.stack([seed, tf.cast(index, tf.int32)]))
-        return mean + tf.linalg.matvec(scale, noise)
+        noise = tf.random.stateless_normal(
+            [tf.shape(image)[0], encoder.latent_dim], tf.stack([seed, tf.cast(index, tf.int32)])
+        )
+        return encoder.posterior(image, sigma).draw(noise).z
 
     return np.concatenate([draw(b["image"], b["sigma"], i).numpy() for i, b in batches.enumerate()])
+
+
+__all__ = ["GalaxyVAE", "gaussian_kl", "posterior_draws"]
