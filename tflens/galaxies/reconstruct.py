@@ -1,14 +1,21 @@
 """The galaxy behind an unlensed image, found by optimisation instead of by the encoder, as a lens fit would find it."""
 
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from tflens.datasets.pipeline import Convolution
 from tflens.galaxies.source import GalaxyModel
 
 
 def fit_latents(
-    model: GalaxyModel, image: tf.Tensor, sigma: tf.Tensor, psf: Convolution, steps: int = 400
+    model: GalaxyModel,
+    image: tf.Tensor,
+    sigma: tf.Tensor,
+    psf: Callable[[tf.Tensor], tf.Tensor],
+    steps: int = 400,
+    condition: ArrayLike | None = None,
 ) -> tf.Tensor:
     """Maximum a posteriori u of noisy images of unit flux: minimum of chi^2 + |u|^2, by Adam from u = 0.
 
@@ -16,8 +23,9 @@ def fit_latents(
         model: of the galaxies.
         image: `[batch, n, n]`, of unit flux before noise.
         sigma: noise per pixel `[batch]`.
-        psf: convolution for the model's stamps.
+        psf: convolution of the model's stamps.
         steps: of Adam, with a cosine schedule.
+        condition: of a conditional flow, `[batch, C]`.
 
     Returns:
         u `[batch, D]`.
@@ -29,7 +37,7 @@ def fit_latents(
     @tf.function
     def step() -> None:
         with tf.GradientTape() as tape:
-            residual = (image - psf(model.generate(u))) / sigma[:, None, None]
+            residual = (image - psf(model.generate(u, condition))) / sigma[:, None, None]
             loss = tf.reduce_sum(residual**2) + tf.reduce_sum(u**2)
         optimizer.apply([tape.gradient(loss, u)], [u])
 

@@ -1,0 +1,386 @@
+"""The command line of evaluations: `tflens evaluate galaxies`.
+
+Tables go to stdout, messages to stderr; exit codes are those of `tflens.cli`.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tflens.errors import ParameterError
+from tflens.terminal import reporting
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tflens.datasets.records import Dataset
+    from tflens.galaxies.evaluation import EvaluationSettings
+    from tflens.galaxies.real_stamps import RealFits, RealStamps
+
+evaluate_app = typer.Typer(
+    help="Measure a trained model on what it has never seen.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Psf(StrEnum):
+    """What galaxies are observed with."""
+
+    hst = "hst"
+    dataset = "dataset"
+
+
+@evaluate_app.callback()
+def root() -> None:
+    """Measure a trained model on what it has never seen."""
+
+
+@evaluate_app.command()
+def galaxies(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for figures and galaxies.json; made if missing.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Models: a shipped one by name, or a folder. The shipped galaxies if none is given.",
+            show_default=False,
+        ),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MODEL", help="A model with a name for the tables; may be repeated."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Dataset of simulated galaxies (tflens data simulate); its test split is measured."),
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option(help="Stamps of real galaxies (.npz), to be fitted with correlated noise.")
+    ] = None,
+    galaxies: Annotated[int, typer.Option(min=20, help="Held-out galaxies, and as many samples of the prior.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    latent_snr: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOWEST,HIGHEST",
+            help="S/N of the L figures; that of the model's training if its training.json says it, else 15,50.",
+        ),
+    ] = None,
+    psf: Annotated[Psf, typer.Option(help="hst, or the one in the dataset's manifest.")] = Psf.hst,
+    optimised: Annotated[int, typer.Option(min=0, help="Galaxies whose u is found by optimisation as well.")] = 128,
+    latent_seeds: Annotated[int, typer.Option(min=1, help="Repetitions of L1 and L2.")] = 5,
+    iwae_galaxies: Annotated[int, typer.Option(min=0, help="Galaxies of L4; 0 leaves it out.")] = 1000,
+    iwae_samples: Annotated[int, typer.Option(min=1, help="Draws of q a galaxy for L4.")] = 500,
+    processes: Annotated[int, typer.Option(min=1, help="That measure morphology.")] = 2,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps measured morphologies.")] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="File of the records; OUT/galaxies.json by default.", show_default=False)
+    ] = None,
+) -> None:
+    """The G and L tables of galaxy models, beside null, anchor and aims; with --real, chi^2 of real galaxies.
+
+    Records of other variants in the file stay there, so that an ablation may be measured piece by piece.
+    """
+    if data is None and real is None:
+        raise typer.BadParameter("give --data, --real, or both", param_hint="--data")
+    with _quietly() as messages:
+        from tflens.galaxies.evaluation import EvaluationSettings
+        from tflens.run import commit
+
+        named = _named_models(models or [], variant or [])
+        file = records or out / "galaxies.json"
+        out.mkdir(parents=True, exist_ok=True)
+        asked = ["tflens", "evaluate", "galaxies", *(models or [])]
+        asked += [part for name in variant or [] for part in ("--variant", name)]
+        noted = {"commit": commit()}
+        for name, model in named.items():
+            folder = out if len(named) == 1 else out / name.replace("/", "_")
+            if data is not None:
+                trained = _training(model)
+                settings = EvaluationSettings(
+                    galaxies=galaxies,
+                    seed=seed,
+                    latent_snr=_two_numbers(latent_snr) if latent_snr else trained["snr"],
+                    optimised=optimised,
+                    prior_draws=trained["draws"],
+                    latent_seeds=latent_seeds,
+                    iwae_galaxies=iwae_galaxies,
+                    iwae_samples=iwae_samples,
+                    processes=processes,
+                    cache=cache,
+                )
+                command = shlex.join([*asked, "--data", str(data), "--galaxies", str(galaxies), "--seed", str(seed)])
+                _evaluate(model, name, data, psf, settings, folder, file, {"command": command, **noted}, messages)
+            if real is not None:
+                command = shlex.join([*asked, "--real", str(real), "--seed", str(seed)])
+                _fit_real(model, name, real, seed, folder, file, {"command": command, **noted}, messages)
+
+
+def g_table(records: list[dict[str, Any]], variant: str) -> Table:
+    """A row for each of the G figures of a variant."""
+    from tflens.galaxies.targets import NAMES
+
+    table = Table(title=f"{variant}: held-out galaxies", title_justify="left")
+    for heading in ("", "figure", "S/N", "of", "value", "from - to", "null", "reach", "beat", "", "elsewhere"):
+        numeric = heading in ("value", "from - to", "null")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "elsewhere")
+    for r in (r for r in records if r["variant"] == variant and r["id"].startswith("G")):
+        low, high = r["spread"]
+        table.add_row(
+            r["id"],
+            NAMES[r["id"]],
+            r["snr"] or "-",
+            r.get("method") or "prior samples",
+            f"{r['value']:.3f}",
+            f"{low:.3f} - {high:.3f}",
+            f"{r['null']:.3f}",
+            *_aims(r),
+            _verdict(r["verdict"]),
+            r["anchor"] or "",
+        )
+    return table
+
+
+def l_table(records: list[dict[str, Any]], variant: str) -> Table:
+    """A row for each prior, then the null and the aims."""
+    from tflens.galaxies.targets import ANCHORS, FIRST_TRY
+
+    chosen = [r for r in records if r["variant"] == variant and r["id"].startswith("L")]
+    columns = {
+        "C2ST": ("L1", None),
+        "sliced W1 / null": ("L2", None),
+        "nats over full Gaussian": ("L3", "full Gaussian"),
+        "nats over best mixture": ("L3", "best mixture"),
+        "IWAE over N(0, I)": ("L4", None),
+    }
+    found = {
+        (r["prior"], heading): r
+        for r in chosen
+        for heading, (id, over) in columns.items()
+        if r["id"] == id and (over is None or r.get("over", "").startswith(over))
+    }
+    snr = chosen[0]["snr"] if chosen else "-"
+    table = Table(title=f"{variant}: prior against aggregate posterior, S/N {snr}", title_justify="left")
+    table.add_column("prior", no_wrap=True)
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for prior in dict.fromkeys(r["prior"] for r in chosen):
+        cells = [found.get((prior, heading)) for heading in columns]
+        table.add_row(prior, *(_cell(r) for r in cells))
+    table.add_section()
+    flow = [found.get(("flow", heading)) for heading in columns]
+    table.add_row("null", *(f"{r['null']:.3f}" if r else "" for r in flow))
+    table.add_row("reach", *(_aims(r)[0] if r else "" for r in flow))
+    table.add_row("beat", *(_aims(r)[1] if r else "" for r in flow))
+    table.add_row("elsewhere", *(FIRST_TRY.get(id) or ANCHORS.get(id, "") for id, _ in columns.values()))
+    return table
+
+
+def real_table(stamps: "RealStamps", fits: "RealFits", variant: str) -> Table:
+    """A row for each real galaxy."""
+    table = Table(title=f"{variant}: real galaxies, whitened chi^2 per pixel", title_justify="left")
+    for heading in ("galaxy", "mag", "S/N", "u optimised", "encoder", "|u|^2/D"):
+        table.add_column(heading, justify="right")
+    for i in range(len(fits.chi2)):
+        good = fits.chi2[i] < _GOOD
+        table.add_row(
+            str(stamps.ident[i]),
+            f"{stamps.mag[i]:.2f}",
+            f"{stamps.snr[i]:.0f}",
+            f"[{'green' if good else 'yellow'}]{fits.chi2[i]:.3f}[/]",
+            f"{fits.chi2_encoder[i]:.3f}",
+            f"{fits.u2[i]:.2f}",
+        )
+    return table
+
+
+_GOOD = 1.15
+"""Whitened chi^2 per pixel below which a real galaxy counts as fitted."""
+
+
+def _evaluate(
+    model: Path,
+    name: str,
+    data: Path,
+    psf: Psf,
+    settings: "EvaluationSettings",
+    folder: Path,
+    file: Path,
+    noted: dict[str, Any],
+    messages: Console,
+) -> None:
+    from tflens.datasets.records import load_dataset
+    from tflens.galaxies.evaluation import evaluate_galaxy_model, keep_records
+    from tflens.galaxies.pictures import draw_evaluation
+    from tflens.galaxies.source import load_galaxy_model
+
+    train, test = load_dataset(data, "train"), load_dataset(data, "test")
+    found = evaluate_galaxy_model(
+        load_galaxy_model(model),
+        train,
+        test,
+        name,
+        settings,
+        _kernel(psf, test, data),
+        lambda message: _say(messages, message),
+    )
+    keep_records(file, [{**record, **noted} for record in found.records])
+    paths = draw_evaluation(found, folder)
+    results = _stdout()
+    results.print(g_table(found.records, name))
+    results.print(l_table(found.records, name))
+    _say(messages, f"wrote {file} and {len(paths)} figures to {folder}")
+
+
+def _fit_real(
+    model: Path, name: str, real: Path, seed: int, folder: Path, file: Path, noted: dict[str, Any], messages: Console
+) -> None:
+    import numpy as np
+
+    from tflens.galaxies.evaluation import keep_records
+    from tflens.galaxies.pictures import real_stamps_figure
+    from tflens.galaxies.real_stamps import fit_real_stamps, load_real_stamps
+    from tflens.galaxies.source import load_galaxy_model
+
+    stamps = load_real_stamps(real)
+    fits = fit_real_stamps(
+        load_galaxy_model(model), stamps, seed=seed, report=lambda message: _say(messages, f"{name}: {message}")
+    )
+    good = float(np.mean(fits.chi2 < _GOOD))
+    keep_records(
+        file,
+        [
+            {
+                "id": "real",
+                "variant": name,
+                "value": good,
+                "spread": np.percentile(fits.chi2, [16, 84]).tolist(),
+                "null": 1.0,
+                "n": len(fits.chi2),
+                "seed": seed,
+                "reach": None,
+                "beat": None,
+                "modes": fits.modes,
+                "median": float(np.median(fits.chi2)),
+                "encoder": float(np.mean(fits.chi2_encoder < _GOOD)),
+                "galaxies": {str(ident): float(value) for ident, value in zip(stamps.ident, fits.chi2, strict=True)},
+                **noted,
+            }
+        ],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    real_stamps_figure(stamps, fits, name).savefig(folder / "real.png", dpi=80)
+    results = _stdout()
+    results.print(real_table(stamps, fits, name))
+    results.print(
+        f"{good:.0%} of {len(fits.chi2)} real galaxies have a chi^2 below {_GOOD}, median {np.median(fits.chi2):.3f}; "
+        f"{fits.modes} independent pixels each",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _say(messages, f"wrote {file} and {folder / 'real.png'}")
+
+
+def _named_models(models: list[str], variants: list[str]) -> dict[str, Path]:
+    """Names for the tables, and the folders of the models."""
+    from tflens.galaxies.source import _find
+
+    named: dict[str, Path] = {}
+    pairs = [(None, model) for model in models]
+    for variant in variants:
+        name, equals, model = variant.partition("=")
+        if not (name and equals and model):
+            raise ParameterError(f"--variant must be NAME=MODEL, got {variant!r}")
+        pairs.append((name, model))
+    for name, model in pairs or [(None, "galaxies")]:
+        folder = _find(model, None)
+        name = name or (f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name)
+        if name in named:
+            raise ParameterError(f"two models are called {name!r}; name one of them by --variant NAME=MODEL")
+        named[name] = folder
+    return named
+
+
+def _training(model: Path) -> dict[str, Any]:
+    """What the prior was fitted to: the range of S/N, and the draws of q for each training galaxy."""
+    for file in ("training.json", "metrics.json"):
+        if (model / file).is_file():
+            config = json.loads((model / file).read_text()).get("config", {})
+            low, high = config.get("observation", {}).get("snr_range", (15.0, 50.0))
+            return {"snr": (low, high), "draws": config.get("flow_training", {}).get("draws", 4)}
+    return {"snr": (15.0, 50.0), "draws": 4}
+
+
+def _kernel(psf: Psf, dataset: "Dataset", path: Path) -> "np.ndarray | None":
+    import numpy as np
+
+    if psf is Psf.hst:
+        return None
+    kernel = dataset.manifest.get("psf")
+    if not isinstance(kernel, list):
+        raise ParameterError(f"--psf dataset: the manifest of {path} has no PSF for all its galaxies")
+    return np.asarray(kernel, np.float32)
+
+
+def _aims(record: dict[str, Any]) -> tuple[str, str]:
+    from tflens.galaxies.targets import target_of
+
+    if record["verdict"] is None:
+        return "", ""
+    low = float(record["snr"].split("-")[0]) if record["snr"] else None
+    target = target_of(record["id"], low, record.get("over", ""))
+    return str(target.reach), str(target.beat)
+
+
+def _cell(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return ""
+    low, high = record["spread"]
+    mark = f" {_verdict(record['verdict'])}" if record["verdict"] else ""
+    return f"{record['value']:.3f} ({low:.3f} - {high:.3f}){mark}"
+
+
+def _verdict(found: str | None) -> str:
+    return f"[{_COLORS[found]}]{found}[/]" if found else ""
+
+
+_COLORS = {"beat": "bold green", "reach": "green", "short": "yellow"}
+
+
+def _two_numbers(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ParameterError(
+            f"--latent-snr must be two numbers with a comma between them, as in 15,50; got {text!r}"
+        ) from None
+    return low, high
+
+
+def _stdout() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+@contextmanager
+def _quietly() -> Iterator[Console]:
+    """Errors as one message, and TensorFlow without its chatter."""
+    from tflens.quiet import import_tensorflow_quietly
+
+    with reporting() as messages:
+        import_tensorflow_quietly()
+        yield messages
+
+
+def _say(console: Console, message: str) -> None:
+    console.print(escape(message), highlight=False, soft_wrap=True)
