@@ -1,13 +1,10 @@
-"""The command line: `tflens fit`, `tflens info`.
+"""The command line: `tflens fit`, `tflens info`; with `tflens data` and `tflens evaluate` in files of their own.
 
 Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 the input or a setting was refused,
 2 the command was misused, 130 interrupted.
 """
 
-import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from tflens import __version__
-from tflens.errors import TflensError
+from tflens.cli_data import data_app
+from tflens.cli_evaluate import evaluate_app
+from tflens.terminal import reporting
 
 if TYPE_CHECKING:
     from tflens.config import RunConfig
@@ -29,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data_app, name="data")
+app.add_typer(evaluate_app, name="evaluate")
 
 
 class Source(StrEnum):
@@ -171,7 +173,7 @@ def fit(
         _refuse_other_options(context)
     elif file is None:
         raise typer.BadParameter("give the file to fit, or --config", param_hint="FILE.fits")
-    with _reporting() as messages:
+    with reporting() as messages:
         if config is not None:
             chosen = RunConfig.load(config)
             if file is not None:
@@ -189,7 +191,7 @@ def info() -> None:
     """Print versions, the devices TensorFlow computes on, and the shipped galaxy model."""
     from tflens.quiet import import_tensorflow_quietly
 
-    with _reporting():
+    with reporting():
         import_tensorflow_quietly()
         from tflens.run import describe_galaxies, provenance
 
@@ -255,20 +257,3 @@ def _refuse_other_options(context: typer.Context) -> None:
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise typer.BadParameter(f"{options} cannot be given with it, for it holds them", param_hint="--config")
-
-
-@contextmanager
-def _reporting() -> Iterator[Console]:
-    """Turns errors into one message and an exit code."""
-    messages = Console(stderr=True)
-    try:
-        with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.simplefilter("ignore")  # those of libraries; ours come as notes
-            yield messages
-    except TflensError as error:
-        messages.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        messages.print("interrupted", highlight=False)
-        raise typer.Exit(130) from None

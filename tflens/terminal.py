@@ -1,12 +1,18 @@
-"""A fit on a terminal: progress while it runs, and the table of what came out."""
+"""On a terminal: errors in words, the progress of a fit, and the table of what came out."""
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+from tflens.errors import TflensError
 
 if TYPE_CHECKING:
     from tflens.inference.pipeline import Fit
@@ -14,6 +20,23 @@ if TYPE_CHECKING:
 
 # As in tflens.inference.progress, which this module does without so that the command line starts quickly.
 _STAGES = ("look", "search", "polish", "warm-up", "sampling")
+
+
+@contextmanager
+def reporting() -> Iterator[Console]:
+    """Turns errors into one message on stderr and an exit code; gives the console for messages."""
+    messages = Console(stderr=True)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # those of libraries; ours come as notes
+            yield messages
+    except TflensError as error:
+        messages.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        messages.print("interrupted", highlight=False)
+        raise typer.Exit(130) from None
 
 
 @contextmanager

