@@ -285,6 +285,8 @@ class TestCommandLine:
         assert {r["variant"] for r in records} == {"tiny/1", "again"}
         keys = {"id", "variant", "value", "spread", "null", "n", "seed", "reach", "beat", "command", "commit"}
         assert all(keys <= set(r) for r in records)
+        asked = "--galaxies 20 --seed 0 --optimised 0 --latent-seeds 1 --iwae-galaxies 0"
+        assert {r["command"].partition(" --data ")[2].partition(" ")[2] for r in records} == {asked}
         assert "sliced W1" in result.output
         assert (tmp_path / "out" / "again" / "sharpness.png").exists()
 

@@ -5,7 +5,7 @@ Tables go to stdout, messages to stderr; exit codes are those of `tflens.cli`.
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +47,7 @@ def root() -> None:
 
 @evaluate_app.command()
 def galaxies(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for figures and galaxies.json; made if missing.")],
     models: Annotated[
         list[str] | None,
@@ -119,11 +120,22 @@ def galaxies(
                     processes=processes,
                     cache=cache,
                 )
-                command = shlex.join([*asked, "--data", str(data), "--galaxies", str(galaxies), "--seed", str(seed)])
+                sizes = ["--galaxies", str(galaxies), "--seed", str(seed), *_given(context, _FIGURES_DEPEND_ON)]
+                command = shlex.join([*asked, "--data", str(data), *sizes])
                 _evaluate(model, name, data, psf, settings, folder, file, {"command": command, **noted}, messages)
             if real is not None:
                 command = shlex.join([*asked, "--real", str(real), "--seed", str(seed)])
                 _fit_real(model, name, real, seed, folder, file, {"command": command, **noted}, messages)
+
+
+# Beside the number of galaxies and the seed; the other options change where results go, or how fast.
+_FIGURES_DEPEND_ON = ("latent_snr", "psf", "optimised", "latent_seeds", "iwae_galaxies", "iwae_samples")
+
+
+def _given(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """The options of these names as they were written on the command line, for a record that can be repeated."""
+    chosen = [name for name in names if context.get_parameter_source(name).name == "COMMANDLINE"]
+    return [part for name in chosen for part in ("--" + name.replace("_", "-"), str(context.params[name]))]
 
 
 def g_table(records: list[dict[str, Any]], variant: str) -> Table:
