@@ -24,7 +24,7 @@ from tflens.datasets.galaxy_parameters import (
     simulate_parameters,
 )
 from tflens.datasets.morphology import LIMITS, MAJOR_AXIS_LIMIT, GaussianCopula, Morphology, cosmos_morphology
-from tflens.datasets.pipeline import Convolution, hst_psf, observed_galaxies, random_symmetry
+from tflens.datasets.pipeline import hst_psf, observed_galaxies, random_symmetry
 from tflens.datasets.records import load_dataset, read_dataset, split_of
 from tflens.datasets.simulated import make_dataset, simulate_galaxy, simulate_record
 from tflens.errors import ParameterError
@@ -315,17 +315,6 @@ class TestPipeline:
         turns = [np.rot90(flip, k) for flip in (image[0].numpy(), image[0].numpy().T) for k in range(4)]
         assert seen == {tuple(turn.ravel()) for turn in turns}
 
-    def test_convolution_against_direct_sum_on_a_non_square_image(self):
-        rng = np.random.default_rng(1)
-        image = rng.normal(size=(2, 9, 7)).astype(np.float32)
-        kernel = rng.normal(size=(5, 3)).astype(np.float32)  # neither square nor symmetric
-        expected = np.zeros((2, 9, 7))
-        padded = np.pad(image, ((0, 0), (2, 2), (1, 1)))
-        for dy in range(5):
-            for dx in range(3):
-                expected += kernel[dy, dx] * padded[:, 4 - dy : 13 - dy, 2 - dx : 9 - dx]
-        np.testing.assert_allclose(Convolution(kernel, (9, 7))(image), expected, atol=2e-6)
-
     def test_psf_is_like_hst(self):
         kernel = hst_psf(pixel_scale=0.01, size=125)
         assert kernel.sum() == pytest.approx(1, abs=1e-5)
@@ -341,5 +330,3 @@ class TestPipeline:
             observed_galaxies(galaxies, hst_psf(0.1, 11), snr_range=(50.0, 15.0))
         with pytest.raises(ParameterError, match="square stamps"):
             observed_galaxies(galaxies[:, :20], hst_psf(0.1, 11))
-        with pytest.raises(ParameterError, match=r"\[odd, odd\]"):
-            Convolution(np.ones((4, 5)), (8, 8))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import galsim
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from tflens.errors import ParameterError
 from tflens.psf import PSF
@@ -46,35 +46,6 @@ def hst_psf(pixel_scale: float = 0.05, size: int = 25) -> NDArray[np.float32]:
     optics = galsim.OpticalPSF(lam=814, diam=2.4, obscuration=0.33)
     kernel = optics.drawImage(nx=size, ny=size, scale=pixel_scale, dtype=float).array
     return (kernel / kernel.sum()).astype(np.float32)
-
-
-class Convolution:
-    """Convolution with one kernel by FFT, zero outside the image, for images of one shape.
-
-    Args:
-        kernel: `[ky, kx]`, odd.
-        shape: `(ny, nx)` of the images.
-
-    Example:
-        >>> convolve = Convolution(hst_psf(size=5), shape=(8, 6))
-        >>> convolve(tf.ones((2, 8, 6))).shape
-        TensorShape([2, 8, 6])
-    """
-
-    def __init__(self, kernel: ArrayLike, shape: tuple[int, int]) -> None:
-        kernel = np.asarray(kernel, np.float32)
-        if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
-            raise ParameterError(f"Convolution: the kernel must be [odd, odd], got the shape {kernel.shape}")
-        self.shape = shape
-        self.offset = [n // 2 for n in kernel.shape]
-        self.padded = [n + k - 1 for n, k in zip(shape, kernel.shape, strict=True)]
-        self.transform = np.fft.rfft2(kernel, self.padded).astype(np.complex64)
-
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """`[...batch, ny, nx]` to the same."""
-        product = tf.signal.rfft2d(images, self.padded) * self.transform
-        (y, x), (ny, nx) = self.offset, self.shape
-        return tf.signal.irfft2d(product, self.padded)[..., y : y + ny, x : x + nx]
 
 
 def observed_galaxies(
