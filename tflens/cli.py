@@ -189,10 +189,7 @@ def fit(
 @app.command()
 def info() -> None:
     """Print versions, the devices TensorFlow computes on, and the shipped galaxy model."""
-    from tflens.quiet import import_tensorflow_quietly
-
-    with reporting():
-        import_tensorflow_quietly()
+    with reporting(tensorflow=True):
         from tflens.run import describe_galaxies, provenance
 
         found = provenance()

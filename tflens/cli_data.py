@@ -79,7 +79,7 @@ def cosmos(
     shard_size: _ShardSize = 500,
 ) -> None:
     """Real galaxies: stamps of one size, pixel and PSF from a catalogue that galsim_download_cosmos fetched."""
-    with _quietly() as messages:
+    with reporting(tensorflow=True) as messages:
         from tflens.datasets.cosmos import Catalogue, make_dataset
 
         opened = Catalogue.open(catalogue, exclusion)
@@ -112,7 +112,7 @@ def simulate(
     shard_size: _ShardSize = 500,
 ) -> None:
     """Simulated galaxies: known truth before PSF and noise, in any number."""
-    with _quietly() as messages:
+    with reporting(tensorflow=True) as messages:
         from tflens.datasets.simulated import make_dataset
 
         with showing_count(messages, count) as progress:
@@ -137,7 +137,7 @@ def mnist(
     ] = Digits.mnist_5000,
 ) -> None:
     """Handwritten digits, to be lensed as if they were galaxies."""
-    with _quietly() as messages:
+    with reporting(tensorflow=True) as messages:
         from tflens.datasets.mnist import make_dataset
 
         with showing_count(messages, None) as progress:
@@ -171,16 +171,6 @@ def showing_count(console: Console, total: int | None) -> Iterator[Progressing]:
     with Progress(*columns, console=console) as bars:
         task = bars.add_task("galaxies", total=total, kept=0)
         yield lambda done, kept: bars.update(task, completed=done, kept=kept)
-
-
-@contextmanager
-def _quietly() -> Iterator[Console]:
-    """Errors as one message, and TensorFlow without its chatter."""
-    from tflens.quiet import import_tensorflow_quietly
-
-    with reporting() as messages:
-        import_tensorflow_quietly()
-        yield messages
 
 
 def _report(out: Path, messages: Console) -> None:

@@ -5,8 +5,7 @@ Tables go to stdout, messages to stderr; exit codes are those of `tflens.cli`.
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,7 +93,7 @@ def galaxies(
     """
     if data is None and real is None:
         raise typer.BadParameter("give --data, --real, or both", param_hint="--data")
-    with _quietly() as messages:
+    with reporting(tensorflow=True) as messages:
         from tflens.galaxies.evaluation import EvaluationSettings
         from tflens.run import commit
 
@@ -382,16 +381,6 @@ def _two_numbers(text: str) -> tuple[float, float]:
 def _stdout() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=160)
-
-
-@contextmanager
-def _quietly() -> Iterator[Console]:
-    """Errors as one message, and TensorFlow without its chatter."""
-    from tflens.quiet import import_tensorflow_quietly
-
-    with reporting() as messages:
-        import_tensorflow_quietly()
-        yield messages
 
 
 def _say(console: Console, message: str) -> None:

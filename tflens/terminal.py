@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from tflens.errors import TflensError
+from tflens.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:
     from tflens.inference.pipeline import Fit
@@ -23,13 +24,19 @@ _STAGES = ("look", "search", "polish", "warm-up", "sampling")
 
 
 @contextmanager
-def reporting() -> Iterator[Console]:
-    """Turns errors into one message on stderr and an exit code; gives the console for messages."""
+def reporting(tensorflow: bool = False) -> Iterator[Console]:
+    """Turns errors into one message on stderr and an exit code; gives the console for messages.
+
+    Args:
+        tensorflow: import it as well, without its chatter.
+    """
     messages = Console(stderr=True)
     try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # those of libraries; ours come as notes
+            if tensorflow:
+                import_tensorflow_quietly()
             yield messages
     except TflensError as error:
         messages.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
