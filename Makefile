@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint bench bench-profiles bench-clean wheel clean
+.PHONY: demo demo-mnist test test-slow lint bench bench-profiles bench-clean wheel clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tflens needs Python 3.11 or newer; call: make PYTHON=python3.11 ...")'
@@ -14,6 +14,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)
 	$(BIN)/python scripts/demo.py
+
+demo-mnist: $(READY)
+	$(BIN)/python scripts/demo_mnist.py
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -1,0 +1,179 @@
+"""Digits behind lenses: the mocks that `demo_mnist.py` shows and `calibrate_mnist.py` counts, and their fits.
+
+The truth of a system follows from `(seed, index)` alone: a digit that no part of the model was trained on, and
+parameters drawn from `lens_model`'s own prior. It is ray-shot with 8 x 8 samples a pixel in float64; nothing of the
+fit's networks takes part.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import tflens as tl
+from tflens.datasets.mnist import PIXEL_SCALE, load_digits
+from tflens.datasets.pipeline import hst_psf
+from tflens.galaxies import NeuralSource
+from tflens.galaxies.digit_reader import DigitReader
+from tflens.grid import PixelGrid
+from tflens.inference.pipeline import Fit, FitSettings
+from tflens.inference.posterior import Row
+from tflens.inference.progress import Monitor, unwatched
+from tflens.lens_layer import LensLayer
+from tflens.light import LightProfile, Pixelated, Sersic
+from tflens.mass import EPL, Shear
+from tflens.model import LensModel
+from tflens.observation import Observation
+from tflens.parameters import bounded_normal, log_normal, normal
+
+GRID = PixelGrid((72, 80), 0.08)
+PEAK_SNR = (10.0, 50.0)  # of the brightest pixel of the arcs, log-uniform
+LENS_FLUX = (2.0, 6.0)  # of the lens's light, relative to that of the arcs, log-uniform
+SKY = 0.7  # share of the noise's variance in the arcs' brightest pixel that is there without them
+
+PRIORS = {
+    "lens.theta_E": log_normal(1.2, 0.15),
+    "lens.center_x": normal(0.0, 0.05),
+    "lens.center_y": normal(0.0, 0.05),
+    "light.R_sersic": log_normal(0.6, 0.3),
+    "light.n_sersic": bounded_normal(0.5, 8.0, 3.0, 1.0),
+    "light.center_x": normal(0.0, 0.05),
+    "light.center_y": normal(0.0, 0.05),
+    "source.center_x": normal(0.0, 0.2),
+    "source.center_y": normal(0.0, 0.2),
+    "source.scale": log_normal(1.0, 0.1),
+}
+
+
+@dataclass(frozen=True)
+class System:
+    """A lensed digit: what is observed, and the truth behind it.
+
+    Attributes:
+        observation: image, noise and PSF.
+        parameters: of mass, lens light and source, by the model's names.
+        stamp: the digit, `[n, n]`, unit sum.
+        label: which digit it is.
+        arcs: the lensed source without noise, `[ny, nx]`.
+        magnification: flux of the arcs over that of the source.
+    """
+
+    observation: Observation
+    parameters: dict[str, float]
+    stamp: np.ndarray
+    label: int
+    arcs: np.ndarray
+    magnification: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the classifier reads in a fit: probabilities `[10]` of the digits, averaged over draws of the posterior,
+    and the mean of the reconstructed stamps, `[n, n]`."""
+
+    probabilities: np.ndarray
+    stamp: np.ndarray
+
+    @property
+    def digit(self) -> int:
+        return int(self.probabilities.argmax())
+
+
+def lens_model(source: LightProfile) -> LensModel:
+    """Power law with shear, one Sersic profile of lens light, and the source; a digit is upright and 1 arcsec high."""
+    return LensModel([EPL(), Shear()], [Sersic()], source, priors=PRIORS)
+
+
+def draw_system(seed: int, index: int) -> System:
+    """System `index` of the sample `seed`; each has a digit of its own."""
+    stamps, labels = _held_out()
+    chosen = np.random.default_rng(seed).permutation(len(stamps))[index]
+    rng = np.random.default_rng([seed, index])
+    model = lens_model(Pixelated(PIXEL_SCALE))
+    parameters = {k: float(v) for k, v in model.physical(tf.constant(rng.standard_normal(model.dim))).items()}
+
+    psf = hst_psf(GRID.pixel_scale)
+    fine = LensLayer(
+        GRID,
+        mass=[EPL(tolerance=1e-12), Shear()],
+        lens_light=model.lens_light,
+        source=[model.source],
+        psf=psf,
+        supersampling=8,
+        padding=psf.shape[0] // 2,
+        dtype="float64",
+    )
+    light, arcs = (image.numpy() for image in fine.images(model.layer_inputs(parameters, stamps[chosen])))
+    magnification = float(arcs.sum())  # the digit's own flux is 1
+    light *= np.exp(rng.uniform(*np.log(LENS_FLUX))) * arcs.sum() / light.sum()
+    # Sky and photons. In these units the noise is 1 where the arcs peak, if the lens's light has faded there.
+    signal = np.exp(rng.uniform(*np.log(PEAK_SNR)))
+    light, arcs = light * signal / arcs.max(), arcs * signal / arcs.max()
+    noise = np.sqrt(SKY + (1 - SKY) * (light + arcs) / signal)
+    image = light + arcs + noise * rng.standard_normal(noise.shape)
+    name = f"digit {labels[chosen]}, system {index} of seed {seed}"
+    observation = Observation(image, noise, psf, GRID.pixel_scale, name=name)
+    return System(observation, parameters, stamps[chosen], int(labels[chosen]), arcs, magnification)
+
+
+def fit_blind(
+    system: System, settings: FitSettings | None = None, monitor: Monitor = unwatched
+) -> tuple[Fit, list[str]]:
+    """The fit of a system, and what it warned of."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        result = tl.fit(system.observation, lens_model(source()), settings, monitor)
+    return result, [str(warning.message) for warning in heard if warning.category is UserWarning]
+
+
+def read(fit: Fit, reader: DigitReader, draws: int = 256) -> Reading:
+    """Reads the reconstructed source in draws that are spread evenly over the chains."""
+    u = fit.posterior.data.posterior["u"].to_numpy()
+    u = u.reshape(-1, u.shape[-1])[:: max(1, u.shape[0] * u.shape[1] // draws)]
+    stamps = fit.model.source.image(fit.model.latents(tf.constant(u))).numpy()
+    return Reading(reader.read(stamps).numpy().mean(0), stamps.mean(0))
+
+
+def compare(system: System, fit: Fit, reading: Reading) -> dict[str, Any]:
+    """Truth and fit of one system in plain values."""
+    rows: dict[str, Row] = {row.name: row for row in fit.posterior.table()}
+    theta_E, truth = rows["lens.theta_E"], system.parameters["lens.theta_E"]
+    deviation = float(fit.posterior.draws("lens.theta_E").std())
+    diagnostics = fit.diagnostics()
+    return {
+        "label": system.label,
+        "read": reading.digit,
+        "probability": float(reading.probabilities[reading.digit]),
+        "probability_of_truth": float(reading.probabilities[system.label]),
+        "theta_E_truth": truth,
+        "theta_E": theta_E.median,
+        "theta_E_error": theta_E.median / truth - 1,
+        "theta_E_z": (theta_E.median - truth) / deviation,
+        "inside_68": bool(theta_E.low <= truth <= theta_E.high),
+        "inside_95": bool(theta_E.low95 <= truth <= theta_E.high95),
+        "r_hat": theta_E.r_hat,
+        **{
+            name: diagnostics[name]
+            for name in ("max_r_hat", "min_ess", "chi2", "chi2_arcs", "arc_pixels", "starts_agreeing", "latent_norm")
+        },
+        "peak_snr": float((system.arcs / system.observation.noise).max()),
+        "arcs_snr": float(np.sqrt(((system.arcs / system.observation.noise) ** 2).sum())),
+        "magnification": system.magnification,
+        "truth": system.parameters,
+        "medians": {name: rows[name].median for name in system.parameters},
+        "seconds": sum(fit.seconds.values()),
+    }
+
+
+@cache
+def _held_out() -> tuple[np.ndarray, np.ndarray]:
+    return load_digits("test")
+
+
+@cache
+def source() -> NeuralSource:
+    """The trained digits, loaded once."""
+    return NeuralSource("mnist")
