@@ -9,7 +9,7 @@ from train_galaxies import ROOT, show
 from tflens.datasets.records import load_dataset
 from tflens.galaxies import GalaxyModel
 from tflens.galaxies.condition import Condition
-from tflens.galaxies.recipe import read_config, train_flow
+from tflens.galaxies.recipe import Reports, read_config, train_flow
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     config = read_config(arguments.config)
     galaxies = {split: load_dataset(arguments.data, split) for split in ("train", "validation")}
     model = GalaxyModel.load(arguments.model)
-    flow = train_flow(config, model.encoder, galaxies, arguments.run, report=show)
+    flow = train_flow(config, model.posterior, galaxies, arguments.run, Reports(show))
     model = GalaxyModel(
         model.encoder,
         model.decoder,
@@ -32,6 +32,8 @@ def main() -> None:
         model.resolution,
         Condition(**config["condition"]) if "condition" in config else None,
         model.before_psf,
+        model.psf,
+        model.newton_steps,
     )
     model.save(arguments.out)
     (arguments.out / "training.json").write_text(json.dumps({"config": config}, indent=2) + "\n")

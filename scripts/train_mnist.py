@@ -90,7 +90,7 @@ def train_flow(config: Config, encoder: Encoder, digits: Digits, directory: Path
     keras.utils.set_random_seed(seed)
     draws = aggregate_posterior(config, encoder, digits["train"][0], settings["draws"])
     validation = posterior_draws(
-        encoder,
+        encoder.posterior,
         observed_galaxies(digits["validation"][0], None, seed=seed, augment=False, **config["observation"]),
         seed,
     )
@@ -152,7 +152,7 @@ def measure(config: Config, model: GalaxyModel, reader: DigitReader, digits: Dig
     decoded = model.decode(mean).numpy()
     u = fit_latents(model, tf.constant(image), tf.constant(sigma), psf=tf.identity)
     optimised = model.generate(u).numpy()
-    draws = posterior_draws(model.encoder, data, seed)
+    draws = posterior_draws(model.posterior, data, seed)
     normal = tfd.MultivariateNormalDiag(tf.zeros(model.latent_dim))
     affine = tfd.MultivariateNormalTriL(model.flow.shift.value, model.flow.scale.value)
     return {
@@ -224,7 +224,7 @@ def observed(config: Config, stamps: NDArray[np.float32], seed: int, epoch: int)
 def aggregate_posterior(config: Config, encoder: Encoder, stamps: NDArray, times: int) -> NDArray[np.float32]:
     """Draws of q(z | x), `times` for each digit, each of another distortion and noise."""
     epochs = (observed(config, stamps, config["seed"], 10_000 + i) for i in range(times))
-    return np.concatenate([posterior_draws(encoder, data, i) for i, data in enumerate(epochs)])
+    return np.concatenate([posterior_draws(encoder.posterior, data, i) for i, data in enumerate(epochs)])
 
 
 def train_one(model: keras.Model, settings: Config, steps: float, clip: float, xla: bool = False):

@@ -18,6 +18,7 @@ from tflens.galaxies.coupling import CouplingFlow
 from tflens.galaxies.decoder import Upsampling
 from tflens.galaxies.encoder import POSTERIORS, Encoder
 from tflens.galaxies.flow import InverseAutoregressiveFlow
+from tflens.galaxies.newton import newton_refined
 from tflens.galaxies.posterior import GaussianPosterior, gaussian_kl
 from tflens.galaxies.spline import SplineFlow
 from tflens.galaxies.vae import GalaxyVAE, posterior_draws
@@ -301,6 +302,78 @@ class TestLinearGaussianModel:
         assert error.max() < 0.15
 
 
+class TestNewtonSteps:
+    def test_one_step_finds_the_posterior_mean_of_a_linear_model(self):
+        decoder = LinearDecoder()
+        sigma = tf.constant([3.0, 6.0, 9.0])
+        image = decoder(normal(3, DIM, seed=8)) + sigma[:, None, None] * normal(3, SIDE, SIDE, seed=9)
+        exact = ExactEncoder(decoder).posterior(image, sigma)
+        start = GaussianPosterior(exact.mean + 0.3 * normal(3, DIM, seed=4), exact.scale)
+        refined = newton_refined(start, image, sigma, decoder, steps=1)
+        np.testing.assert_allclose(refined.mean, exact.mean, atol=1e-4)
+        np.testing.assert_array_equal(refined.scale, exact.scale)
+
+    @pytest.mark.parametrize("wrong", [0.03, 30.0])
+    def test_never_uphill_whatever_the_covariance(self, batch, wrong):
+        """A network that knows nothing yet: the length of the step makes up for its scale, or there is no step."""
+        vae = make_vae()
+        disturb(vae.decoder)
+        image, sigma = batch["image"], batch["sigma"]
+        start = GaussianPosterior(normal(6, DIM), wrong * tf.eye(DIM, batch_shape=[6]))
+
+        def energy(z):
+            residual = (image - vae.observe(z)) / sigma[:, None, None]
+            return (tf.reduce_sum(residual**2, (-2, -1)) + tf.reduce_sum(z**2, -1)).numpy()
+
+        energies = [energy(newton_refined(start, image, sigma, vae.observe, steps).mean) for steps in range(4)]
+        assert np.all(np.diff(energies, axis=0) <= 0)
+        assert np.all(energies[-1] < energies[0])
+        moved = newton_refined(start, image, sigma, vae.observe, 1).mean - start.mean
+        assert np.linalg.norm(moved, axis=-1).max() < 2.0001
+
+    def test_gradients_pass_to_the_encoder_as_if_it_had_given_the_mean(self, batch):
+        vae = make_vae(newton_steps=2, free_bits=0.0)
+        disturb(vae.encoder)
+        with tf.GradientTape() as tape:
+            posterior = vae.posterior(batch["image"], batch["sigma"])
+            value = tf.reduce_sum(posterior.mean * normal(6, DIM, seed=3))
+        with tf.GradientTape() as plain:
+            mean, _ = vae.encoder(batch["image"], batch["sigma"])
+            expected = tf.reduce_sum(mean * normal(6, DIM, seed=3))
+        weights = vae.encoder.mean.trainable_variables
+        for a, b in zip(tape.gradient(value, weights), plain.gradient(expected, weights), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
+        assert np.all(np.linalg.norm(posterior.mean - mean, axis=-1) > 0.01)
+
+    def test_begin_at_a_step_of_the_training(self, batch):
+        with_steps, without = make_vae(newton_in_training=1, newton_after=3), make_vae()
+        compiled = tf.function(with_steps.training_terms)
+        refined = make_vae(newton_in_training=1).training_terms(batch, tf.constant(3))["loss"]
+        for step, expected in ((2, without.training_terms(batch, tf.constant(2))["loss"]), (3, refined)):
+            assert float(compiled(batch, tf.constant(step))["loss"]) == pytest.approx(float(expected), rel=1e-5)
+        assert abs(float(refined / without.training_terms(batch, tf.constant(3))["loss"]) - 1) > 1e-3
+        assert with_steps.validation_terms(batch)["loss"] == without.validation_terms(batch)["loss"]
+        assert make_vae(newton_steps=1).validation_terms(batch)["loss"] < without.validation_terms(batch)["loss"]
+
+    def test_saved_with_the_psf_they_need(self, model, batch, tmp_path):
+        parts = model.encoder, model.decoder, model.flow
+        with pytest.raises(ParameterError, match="newton_steps need the PSF of the training"):
+            GalaxyModel(*parts, newton_steps=2)
+        with pytest.raises(ParameterError, match=r"got -1 .* 'full'"):
+            GalaxyModel(*parts, newton_steps=-1)
+        with pytest.raises(ParameterError, match=r"GalaxyVAE: newton_steps .* got 1 .* 'iaf'"):
+            make_vae(posterior="iaf", newton_steps=1)
+        refined = GalaxyModel(*parts, psf=hst_psf(0.2, 5), newton_steps=2)
+        refined.save(tmp_path)
+        image, sigma = batch["image"], batch["sigma"]
+        mean, scale = refined.encode(image, sigma)
+        np.testing.assert_array_equal(GalaxyModel.load(tmp_path).encode(image, sigma)[0], mean)
+        program = tf.saved_model.load(str(tmp_path / "saved_model"))
+        np.testing.assert_allclose(program.encode(image, sigma)["mean"], mean, atol=1e-4)
+        np.testing.assert_array_equal(scale, model.encode(image, sigma)[1])
+        assert not np.allclose(mean, model.encode(image, sigma)[0], atol=1e-2)
+
+
 class TestAutoencoder:
     def test_kl_against_closed_form(self):
         mean = normal(3, DIM)
@@ -383,7 +456,7 @@ class TestAutoencoder:
     def test_posterior_draws_follow_the_posterior(self, batch):
         encoder = disturb(make_encoder())
         many = {key: tf.repeat(value[:1], 4000, axis=0) for key, value in batch.items()}
-        draws = posterior_draws(encoder, tf.data.Dataset.from_tensor_slices(many).batch(1000), seed=1)
+        draws = posterior_draws(encoder.posterior, tf.data.Dataset.from_tensor_slices(many).batch(1000), seed=1)
         mean, scale = (value[0].numpy() for value in encoder(batch["image"], batch["sigma"]))
         spread = np.sqrt(np.diag(scale @ scale.T))
         np.testing.assert_allclose(draws.mean(0), mean, atol=5 * spread.max() / np.sqrt(4000))

@@ -15,7 +15,7 @@ from tiny_galaxies import SIDE, adam, blobs, make_decoder, make_encoder, normal
 from tflens.datasets.pipeline import hst_psf, observed_galaxies
 from tflens.datasets.records import Dataset
 from tflens.errors import ParameterError
-from tflens.galaxies.recipe import check_config, read_config, train_galaxy_model
+from tflens.galaxies.recipe import Reports, check_config, read_config, train_galaxy_model
 from tflens.galaxies.source import GalaxyModel
 from tflens.galaxies.training import Trainable, batch_mean, train
 from tflens.galaxies.vae import GalaxyVAE
@@ -272,13 +272,17 @@ class TestRecipe:
             for name, part in (("train", slice(16)), ("validation", slice(16, 24)))
         }
         records = []
-        model, seconds = train_galaxy_model(config, splits, tmp_path, records.append)
+        model, seconds = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
         assert [record["epoch"] for record in records] == [1, 1, 1]
         assert set(seconds) == {"vae_seconds", "flow_seconds", "joint_seconds"}
-        assert list((tmp_path / "joint/events").glob("events*"))
+        for stage in ("vae", "flow", "joint"):
+            assert list((tmp_path / stage / "events").glob("events*"))
+            assert list((tmp_path / stage / "events/plugins/profile").rglob("*.xplane.pb"))
+        for stage in ("vae", "joint"):
+            assert (tmp_path / stage / "events/embedding/metadata.tsv").read_text().startswith("size\tkind\n")
         assert (model.pixel_scale, model.resolution, model.flow.condition_dim) == (0.2, 0.1, 3)
 
-        again, _ = train_galaxy_model(config, splits, tmp_path, records.append)
+        again, _ = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
         assert len(records) == 3
         condition = model.condition({"size": [1.5], "kind": [1]})
         expected = model.sample_prior(3, 1, condition)
@@ -299,7 +303,7 @@ class TestRecipe:
         noise = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
         properties = {"flux": np.full(24, 50, np.float32), "sigma": np.full(24, 0.1, np.float32)}
         splits = dict.fromkeys(("train", "validation"), dataset(images + 0.1 * noise, **properties))
-        model, _ = train_galaxy_model(config, splits, tmp_path, watch=False)
+        model, _ = train_galaxy_model(config, splits, tmp_path, Reports(watch=False))
         assert not (tmp_path / "vae/events").exists()
         mean, scale = model.encode(images[:2] / 50, np.full(2, 0.002, np.float32))
         assert mean.dtype == scale.dtype == tf.float32
@@ -307,10 +311,10 @@ class TestRecipe:
 
     def test_another_configuration_is_refused(self, config, tmp_path):
         splits = dict.fromkeys(("train", "validation"), dataset(blobs(8)))
-        train_galaxy_model(config, splits, tmp_path, watch=False)
+        train_galaxy_model(config, splits, tmp_path, Reports(watch=False))
         config["vae"]["free_bits"] = 0.1
         with pytest.raises(ParameterError, match="holds a run of another configuration"):
-            train_galaxy_model(config, splits, tmp_path, watch=False)
+            train_galaxy_model(config, splits, tmp_path, Reports(watch=False))
 
 
 class TestConfig:

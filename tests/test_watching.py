@@ -507,7 +507,7 @@ class TestWatchedTraining:
             epoch = record["epoch"]
             watcher.scalars(epoch, record)
             if is_due(epoch):
-                draws = np.tile(posterior_draws(encoder, held_out, seed=5), (4, 1))
+                draws = np.tile(posterior_draws(encoder.posterior, held_out, seed=5), (4, 1))
                 watcher.reconstructions(epoch, vae, shown)
                 watcher.prior_samples(epoch, Draws(images[0]), images)
                 watcher.latent_pairs(epoch, draws, np.random.default_rng(6).normal(size=(50, self.DIM)))

@@ -23,7 +23,9 @@ class Draw(NamedTuple):
 
 
 class Posterior(Protocol):
-    """q(z | x) for a batch of images."""
+    """q(z | x) for a batch of images, of `dim` latent variables each."""
+
+    dim: int
 
     def draw(self, noise: ArrayLike) -> Draw:
         """The draw that standard normal noise `[batch, D]` is carried to; differentiable."""
@@ -52,6 +54,7 @@ class GaussianPosterior:
     def __init__(self, mean: tf.Tensor, scale: tf.Tensor) -> None:
         self.mean = mean
         self.scale = scale
+        self.dim = mean.shape[-1]
 
     def draw(self, noise: ArrayLike) -> Draw:
         z = self.mean + tf.linalg.matvec(self.scale, noise)
@@ -85,6 +88,7 @@ class FlowPosterior:
 
     def __init__(self, base: GaussianPosterior, flow: Flow, context: tf.Tensor, draws: int = 256) -> None:
         self.base = base
+        self.dim = base.dim
         self.flow = flow
         self.context = context
         self.draws = draws

@@ -26,7 +26,7 @@ from tflens.galaxies.networks import make_network, network_class
 from tflens.galaxies.posterior import gaussian_kl
 from tflens.galaxies.source import GalaxyModel
 from tflens.galaxies.training import Record, Report, train
-from tflens.galaxies.vae import GalaxyVAE, posterior_draws
+from tflens.galaxies.vae import GalaxyVAE, PosteriorOf, posterior_draws
 from tflens.galaxies.watching import TrainingWatcher, is_due
 
 Config = dict[str, Any]
@@ -76,6 +76,21 @@ class Data:
     psf: str = "hst"
     count: int = 30_000
     seed: int = 1
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What a training tells on the way.
+
+    Args:
+        report: called with the record of each epoch, stage after stage.
+        watch: write TensorBoard's events.
+        profile: first and last step of each stage that TensorFlow's profiler traces.
+    """
+
+    report: Report = lambda record: None
+    watch: bool = True
+    profile: tuple[int, int] | None = None
 
 
 def read_config(path: str | Path) -> Config:
@@ -140,8 +155,7 @@ def train_galaxy_model(
     config: Config,
     galaxies: Splits,
     directory: str | Path,
-    report: Report = lambda record: None,
-    watch: bool = True,
+    reports: Reports | None = None,
 ) -> tuple[GalaxyModel, Record]:
     """Autoencoder, then flow, then, if the configuration has `joint_training`, both with the flow inside the ELBO.
 
@@ -151,9 +165,8 @@ def train_galaxy_model(
         config: as `read_config` returns it.
         galaxies: `train` and `validation`; simulated (truth before the PSF, unit sum), or real (with their noise, and
             `flux` and `sigma` among the metadata).
-        directory: of checkpoints, and of TensorBoard's events in `events/`.
-        report: called with the record of each epoch.
-        watch: write TensorBoard's events.
+        directory: of checkpoints, and, for each stage, of TensorBoard's events in `events/`.
+        reports: what is told of the training on the way.
 
     Returns:
         The model, and the seconds that each stage took in this process.
@@ -171,43 +184,45 @@ def train_galaxy_model(
         yield directory / name
         stages[f"{name}_seconds"] = time.perf_counter() - began
 
-    settings = {"report": report, "watch": watch}
     with stage("vae") as folder:
-        vae = train_vae(config, galaxies, folder, **settings)
+        vae = train_vae(config, galaxies, folder, reports)
     with stage("flow") as folder:
-        flow = train_flow(config, vae.encoder, galaxies, folder, **settings)
+        flow = train_flow(config, vae.posterior, galaxies, folder, reports)
     if "joint_training" in config:
         with stage("joint") as folder:
-            train_jointly(config, vae, flow, galaxies, folder, **settings)
+            train_jointly(config, vae, flow, galaxies, folder, reports)
     return as_model(config, vae, flow, galaxies["train"].manifest), stages
 
 
-def train_vae(
-    config: Config, galaxies: Splits, directory: Path, report: Report = lambda record: None, watch: bool = True
-) -> GalaxyVAE:
+def train_vae(config: Config, galaxies: Splits, directory: Path, reports: Reports | None = None) -> GalaxyVAE:
     """Train the autoencoder on `galaxies["train"]`, with early stopping by `galaxies["validation"]`."""
     keras.utils.set_random_seed(config["seed"])
     with _precision(config["precision"]):
         encoder, decoder = (make_network(role, config[role]) for role in ("encoder", "decoder"))
         vae = _autoencoder(config, galaxies, encoder, decoder)
-    _train_autoencoder(config, vae, galaxies, directory, Schedule(**config["vae_training"]), report, watch)
+    _train_autoencoder(config, vae, galaxies, directory, Schedule(**config["vae_training"]), reports)
     return vae
 
 
 def train_flow(
     config: Config,
-    encoder: Encoder,
+    posterior: PosteriorOf,
     galaxies: Splits,
     directory: Path,
-    report: Report = lambda record: None,
-    watch: bool = True,
+    reports: Reports | None = None,
 ) -> Flow:
-    """Fit the flow to draws of the aggregate posterior by exact maximum likelihood."""
+    """Fit the flow to draws of the aggregate posterior by exact maximum likelihood.
+
+    Args:
+        config: as `read_config` returns it.
+        posterior: image `[batch, n, n]` and sigma `[batch]` to q(z | x): a method of the autoencoder, or of a model.
+        galaxies, directory, reports: as `train_galaxy_model`.
+    """
     seed, schedule = config["seed"], FlowSchedule(**config["flow_training"])
     keras.utils.set_random_seed(seed)
-    parts = [_aggregate_posterior(config, encoder, galaxies["train"], seed + i) for i in range(schedule.draws)]
+    parts = [_aggregate_posterior(config, posterior, galaxies["train"], seed + i) for i in range(schedule.draws)]
     draws = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-    held_out = _aggregate_posterior(config, encoder, galaxies["validation"], seed + schedule.draws)
+    held_out = _aggregate_posterior(config, posterior, galaxies["validation"], seed + schedule.draws)
     condition = _condition(config)
     flow = make_network("flow", {**config["flow"], "condition_dim": condition.dim if condition else 0})
     flow.adapt(*draws)
@@ -217,7 +232,7 @@ def train_flow(
         order = np.random.default_rng([seed, epoch]).permutation(len(draws[0]))
         return tf.data.Dataset.from_tensor_slices(tuple(part[order] for part in draws)).batch(schedule.batch_size)
 
-    with _reporting(directory, report, watch) as (reports, around_call):
+    with _telling(config, directory, reports) as (told, around_call):
         train(
             flow,
             epoch_of_draws,
@@ -225,7 +240,7 @@ def train_flow(
             directory,
             epochs=schedule.epochs,
             patience=schedule.patience,
-            report=reports,
+            report=told,
             xla=True,
             around_call=around_call,
         )
@@ -238,19 +253,19 @@ def train_jointly(
     flow: Flow,
     galaxies: Splits,
     directory: Path,
-    report: Report = lambda record: None,
-    watch: bool = True,
+    reports: Reports | None = None,
 ) -> None:
     """Train encoder, decoder and flow together, with the flow as the prior in the ELBO; they are changed in place.
 
     From a fitted flow the KL divergence starts where the stages before ended, so there is no warm-up.
     """
-    joint = _autoencoder(config, galaxies, vae.encoder, vae.decoder, prior=flow, warmup_steps=0)
-    _train_autoencoder(config, joint, galaxies, directory, Schedule(**config["joint_training"]), report, watch)
+    joint = _autoencoder(config, galaxies, vae.encoder, vae.decoder, prior=flow, warmup_steps=0, newton_after=0)
+    _train_autoencoder(config, joint, galaxies, directory, Schedule(**config["joint_training"]), reports)
 
 
 def as_model(config: Config, vae: GalaxyVAE, flow: Flow, manifest: Mapping[str, Any]) -> GalaxyModel:
     """The trained networks as one model, on the pixel scale and of the resolution of the dataset."""
+    before_psf = config["vae"].get("psf", True)
     return GalaxyModel(
         vae.encoder,
         vae.decoder,
@@ -258,7 +273,9 @@ def as_model(config: Config, vae: GalaxyVAE, flow: Flow, manifest: Mapping[str, 
         pixel_scale=manifest.get("pixel_scale", 0.05),
         resolution=manifest.get("resolution", 0.06),
         condition=_condition(config),
-        before_psf=config["vae"].get("psf", True),
+        before_psf=before_psf,
+        psf=psf_kernel(config, manifest) if before_psf else None,
+        newton_steps=vae.newton_steps,
     )
 
 
@@ -309,14 +326,13 @@ def _train_autoencoder(
     galaxies: Splits,
     directory: Path,
     schedule: Schedule,
-    report: Report,
-    watch: bool,
+    reports: Reports | None,
 ) -> None:
     seed = config["seed"]
     validation = batches(config, galaxies["validation"], seed + 1, augment=False)
     _compile(vae, schedule, len(batches(config, galaxies["train"], seed)), config["precision"])
-    pictures = _pictures(vae, validation, galaxies["validation"].images)
-    with _reporting(directory, report, watch, pictures) as (reports, around_call):
+    pictures = _Pictures(vae, validation, galaxies["validation"])
+    with _telling(config, directory, reports, pictures) as (told, around_call):
         train(
             vae,
             lambda epoch: batches(config, galaxies["train"], seed, epoch),
@@ -324,7 +340,7 @@ def _train_autoencoder(
             directory,
             epochs=schedule.epochs,
             patience=schedule.patience,
-            report=reports,
+            report=told,
             around_call=around_call,
         )
 
@@ -342,10 +358,10 @@ def _compile(model: keras.Model, schedule: Schedule, steps_per_epoch: int, preci
     )
 
 
-def _aggregate_posterior(config: Config, encoder: Encoder, dataset: Dataset, seed: int) -> tuple[NDArray, ...]:
+def _aggregate_posterior(config: Config, posterior: PosteriorOf, dataset: Dataset, seed: int) -> tuple[NDArray, ...]:
     """One draw of q(z | x) for each galaxy `[N, D]`, and, for a conditional flow, its condition `[N, C]`."""
     data = batches(config, dataset, seed, epoch=_EPOCH_OF_DRAWS)
-    draws = posterior_draws(encoder, data, seed)
+    draws = posterior_draws(posterior, data, seed)
     if _condition(config) is None:
         return (draws,)
     return draws, np.concatenate([batch["condition"] for batch in data])
@@ -378,43 +394,65 @@ def _claim(directory: Path, config: Config) -> None:
 
 
 @contextmanager
-def _reporting(
-    directory: Path,
-    report: Report,
-    watch: bool,
-    pictures: Callable[[TrainingWatcher, int], None] = lambda watcher, epoch: None,
+def _telling(
+    config: Config, directory: Path, reports: Reports | None, pictures: "_Pictures | None" = None
 ) -> Iterator[tuple[Report, Callable[[int], AbstractContextManager]]]:
     """What is called after each epoch, and what surrounds the calls of the loop."""
-    if not watch:
-        yield report, lambda step: nullcontext()
+    reports = reports or Reports()
+    if not reports.watch:
+        yield reports.report, lambda step: nullcontext()
         return
     with TrainingWatcher(directory / "events") as watcher:
+        watcher.hyperparameters(config)
+        if reports.profile:
+            watcher.profile(*reports.profile)
+        records: list[Record] = []
 
-        def both(record: Record) -> None:
+        def tell(record: Record) -> None:
             epoch = int(record["epoch"])
             watcher.scalars(epoch, record)
-            if is_due(epoch):
-                pictures(watcher, epoch)
-            report(record)
+            if pictures and is_due(epoch):
+                pictures.write(watcher, epoch)
+            records.append(record)
+            reports.report(record)
 
-        yield both, watcher.step
+        yield tell, watcher.step
+        if records:  # a stage that had ended before has told its end
+            best = min(records, key=lambda record: record["validation_loss"])
+            watcher.hyperparameters(config, {key: best[key] for key in best if key.startswith("validation_")})
+            if pictures:
+                pictures.write_embedding(watcher, int(records[-1]["epoch"]))
 
 
-def _pictures(
-    vae: GalaxyVAE, validation: tf.data.Dataset, galaxies: NDArray[np.float32]
-) -> Callable[[TrainingWatcher, int], None]:
-    def write(watcher: TrainingWatcher, epoch: int) -> None:
-        batch = next(iter(validation.unbatch().batch(_PICTURED)))
-        mean, scale = vae.encoder(batch["image"], batch["sigma"])
-        noise = tf.random.stateless_normal(tf.shape(mean), [0, 0])
-        draws = vae.encoder.posterior(batch["image"], batch["sigma"]).draw(noise).z
+@dataclass(frozen=True)
+class _Pictures:
+    """Pictures of an autoencoder in training, of held-out galaxies."""
+
+    vae: GalaxyVAE
+    batches: tf.data.Dataset
+    galaxies: Dataset
+
+    def write(self, watcher: TrainingWatcher, epoch: int) -> None:
+        vae, batch = self.vae, self._batch()
+        posterior = vae.posterior(batch["image"], batch["sigma"])
+        mean, scale = posterior.moments()
+        draws = posterior.draw(tf.random.stateless_normal(tf.shape(mean), [0, 0])).z
         prior = _PriorDraws(vae, batch.get("condition"))
         watcher.reconstructions(epoch, vae, batch)
         watcher.latent_units(epoch, mean, gaussian_kl(mean, scale), vae.free_bits)
         watcher.latent_pairs(epoch, draws, prior.latents(len(draws), 1))
-        watcher.prior_samples(epoch, prior, galaxies)
+        watcher.prior_samples(epoch, prior, self.galaxies.images)
 
-    return write
+    def write_embedding(self, watcher: TrainingWatcher, epoch: int) -> None:
+        """Posterior means with the galaxies as thumbnails."""
+        batch = self._batch()
+        mean, _ = self.vae.posterior(batch["image"], batch["sigma"]).moments()
+        count = len(mean)
+        properties = {name: values[:count] for name, values in self.galaxies.metadata.items()}
+        watcher.embedding(epoch, mean, self.galaxies.images[:count], properties)
+
+    def _batch(self) -> dict[str, tf.Tensor]:
+        return next(iter(self.batches.unbatch().batch(_PICTURED)))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
@@ -14,7 +15,9 @@ from tflens.galaxies.decoder import Decoder
 from tflens.galaxies.encoder import Encoder
 from tflens.galaxies.flow import Flow
 from tflens.galaxies.networks import KINDS, describe_network, make_network
+from tflens.galaxies.newton import check_newton_steps, newton_refined
 from tflens.galaxies.posterior import Posterior
+from tflens.psf import PSF
 
 
 class GalaxyModel:
@@ -33,10 +36,13 @@ class GalaxyModel:
         condition: what the flow is told, if it is conditional.
         before_psf: whether the decoder was trained to draw galaxies before the PSF; without a PSF in the likelihood it
             draws them as they were observed.
+        psf: that the galaxies of the training were seen through, `[odd, odd]`; None if that is not known, or none.
+        newton_steps: that refine the mean of the encoder's posterior (`newton_refined`); a decoder of galaxies before
+            the PSF needs `psf` for them.
 
     Raises:
         ParameterError: the networks disagree in latent dimension or stamp size, or the flow and the condition in its
-            length.
+            length; Newton's steps lack the PSF, or a Gaussian posterior.
 
     Example:
         >>> model = load_galaxy_model()
@@ -54,6 +60,8 @@ class GalaxyModel:
         resolution: float = 0.06,
         condition: Condition | None = None,
         before_psf: bool = True,
+        psf: ArrayLike | None = None,
+        newton_steps: int = 0,
     ) -> None:
         if not encoder.latent_dim == decoder.latent_dim == flow.latent_dim:
             raise ParameterError(
@@ -70,6 +78,9 @@ class GalaxyModel:
                 f"GalaxyModel: a flow with condition_dim {flow.condition_dim} needs a condition of that length, got "
                 f"{condition.dim if condition else 'none'}"
             )
+        check_newton_steps("GalaxyModel", newton_steps, encoder)
+        if newton_steps and before_psf and psf is None:
+            raise ParameterError("GalaxyModel: newton_steps need the PSF of the training, got psf=None")
         self.encoder = encoder
         self.decoder = decoder
         self.flow = flow
@@ -77,6 +88,9 @@ class GalaxyModel:
         self.resolution = float(resolution)
         self.condition = condition
         self.before_psf = bool(before_psf)
+        self.psf = None if psf is None else np.asarray(psf, np.float32)
+        self.newton_steps = int(newton_steps)
+        self._convolution = None if psf is None else PSF(self.psf, (decoder.stamp_size,) * 2)
         for network in (encoder, decoder, flow):
             if not network.built:
                 network.build()
@@ -127,7 +141,7 @@ class GalaxyModel:
         return self.decode(self.to_latent(u, condition), xla=xla)
 
     def encode(self, image: ArrayLike, sigma: ArrayLike) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and covariance of z given noisy images, as the encoder sees it.
+        """Mean and covariance of z given noisy images: the encoder's, the mean refined by Newton's steps if it has any.
 
         Args:
             image: `[...batch, ny, nx]`, of unit flux before noise, with the training's PSF.
@@ -141,9 +155,7 @@ class GalaxyModel:
         if image.shape[-2:] != (side, side):
             raise ParameterError(f"GalaxyModel.encode: images must be [..., {side}, {side}], got {image.shape}")
         batch = tf.shape(image)[:-2]
-        mean, scale = self.encoder(
-            tf.reshape(tf.cast(image, tf.float32), [-1, side, side]), tf.reshape(tf.cast(sigma, tf.float32), [-1])
-        )
+        mean, scale = self.posterior(tf.reshape(image, [-1, side, side]), tf.reshape(sigma, [-1])).moments()
         dim = self.latent_dim
         mean, scale = (
             tf.reshape(mean, tf.concat([batch, [dim]], 0)),
@@ -153,14 +165,18 @@ class GalaxyModel:
 
     def posterior(self, image: ArrayLike, sigma: ArrayLike) -> Posterior:
         """q(z | image, sigma): images `[batch, ny, nx]` and noise `[batch]` as in `encode`."""
-        return self.encoder.posterior(tf.cast(image, tf.float32), tf.cast(sigma, tf.float32))
+        image, sigma = tf.cast(image, tf.float32), tf.cast(sigma, tf.float32)
+        posterior = self.encoder.posterior(image, sigma)
+        if not self.newton_steps:
+            return posterior
+        return newton_refined(posterior, image, sigma, self._observe, self.newton_steps)
 
     def sample_prior(self, n: int, seed: int, condition: ArrayLike | None = None) -> tf.Tensor:
         """`n` galaxies drawn from the prior, `[n, ny, nx]`; the same for the same seed."""
         return self.generate(tf.random.stateless_normal([n, self.latent_dim], [seed, 0]), condition)
 
     def save(self, directory: str | Path) -> None:
-        """Write `config.json`, the networks' weights, and a TensorFlow SavedModel in `saved_model/`.
+        """Write `config.json`, the networks' weights, the PSF, and a TensorFlow SavedModel in `saved_model/`.
 
         The SavedModel needs no code of this package; its endpoints, all with a batch axis, are `decode`,
         `to_latent`, `generate` and `encode`. With a conditional flow, `to_latent` and `generate` also take the
@@ -170,6 +186,8 @@ class GalaxyModel:
         directory.mkdir(parents=True, exist_ok=True)
         for name, network in self._networks().items():
             network.save_weights(directory / f"{name}.weights.h5")
+        if self.psf is not None:
+            np.save(directory / _PSF, self.psf)
         config = {
             "format": _FORMAT,
             "format_version": 2,
@@ -177,6 +195,7 @@ class GalaxyModel:
             "resolution": self.resolution,
             "condition": self.condition.as_dict() if self.condition else None,
             "before_psf": self.before_psf,
+            "newton_steps": self.newton_steps,
             **{role: describe_network(role, network) for role, network in self._networks().items()},
             "sha256": {name: _sha256(directory / f"{name}.weights.h5") for name in self._networks()},
         }
@@ -209,9 +228,11 @@ class GalaxyModel:
                 **networks,
                 pixel_scale=config["pixel_scale"],
                 resolution=config["resolution"],
-                # Format 1 knew neither of these, nor the kinds of networks: it has the default ones.
+                # Format 1 knew none of these, nor the kinds of networks: it has the default ones.
                 condition=Condition(**config["condition"]) if config.get("condition") else None,
                 before_psf=config.get("before_psf", True),
+                psf=np.load(directory / _PSF) if (directory / _PSF).exists() else None,
+                newton_steps=config.get("newton_steps", 0),
             )
             digests = {role: config["sha256"][role] for role in KINDS}
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -229,6 +250,10 @@ class GalaxyModel:
             except (OSError, ValueError, KeyError) as error:
                 raise SavedModelError(f"{path} does not fit the networks of config.json: {error}") from None
         return model
+
+    def _observe(self, z: tf.Tensor) -> tf.Tensor:
+        image = self.decoder(z)
+        return self._convolution.convolve(image) if self.before_psf else image
 
     def _latent(self, values: ArrayLike, method: str) -> tf.Tensor:
         values = tf.convert_to_tensor(values)
@@ -286,6 +311,7 @@ def load_galaxy_model(name: str | Path = "galaxies", version: int | str | None =
 
 _FORMAT = "tflens.galaxies"
 _VERSIONS = (1, 2)
+_PSF = "psf.npy"
 
 
 def _find(name: str | Path, version: int | str | None) -> Path:

@@ -292,7 +292,7 @@ def is_due(step: int) -> bool:
 
 _VALIDATION = "validation_"
 _GROUPS = {
-    "loss": ("loss", "chi2", "kl", "kl_weight", "free_bits", "log_posterior", "log_prior"),
+    "loss": ("loss", "chi2", "kl", "kl_weight", "free_bits"),
     "optimizer": ("learning_rate", "gradient_norm"),
     "latent": ("active_units",),
     "speed": ("seconds", "data_wait"),
