@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tflens.files import write_atomically
+from tflens.galaxies.targets import NAMES, Target, target_of
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts/bench_peers"))
@@ -96,6 +97,107 @@ def rendering(records: list[dict]) -> str:
     return "\n".join([*rows, "", f"{records[0]['n']} lenses. {_source(records)}"])
 
 
+SHIPPED = "galaxies/2"
+
+
+def galaxies(records: list[dict]) -> str:
+    chosen = [r for r in records if r["variant"] == SHIPPED and r["id"].startswith("G")]
+    rows = ["| | figure | S/N | of | value | from - to | null | reach | beat | |", "|" + "---|" * 10]
+    for r in chosen:
+        low, high = r["spread"]
+        rows.append(
+            f"| {r['id']} | {NAMES[r['id']]} | {r['snr'] or '-'} | {r.get('method') or 'prior samples'} "
+            f"| {r['value']:.3f} | {low:.3f} - {high:.3f} | {r['null']:.3f} | {_aim(r, 'reach')} | {_aim(r, 'beat')} "
+            f"| {r['verdict'] or ''} |"
+        )
+    return "\n".join([*rows, "", _source(chosen)])
+
+
+def galaxies_prior(records: list[dict]) -> str:
+    chosen = [r for r in records if r["variant"] == SHIPPED and r["id"].startswith("L")]
+    columns = {
+        "C2ST": ("L1", ""),
+        "sliced W1 / null": ("L2", ""),
+        "nats over the full Gaussian": ("L3", "full Gaussian"),
+        "nats over the best mixture": ("L3", "best mixture"),
+        "IWAE over N(0, I), nats": ("L4", ""),
+    }
+    rows = [f"| prior | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for prior in dict.fromkeys(r["prior"] for r in chosen):
+        rows.append(f"| {prior} | {' | '.join(_cell(chosen, *column, prior) for column in columns.values())} |")
+    flow = [_find(chosen, *column, "flow") for column in columns.values()]
+    rows.append(f"| null | {' | '.join(format(r['null'], '.3f') if r else '' for r in flow)} |")
+    for aim in ("reach", "beat"):
+        rows.append(f"| {aim} | {' | '.join(_aim(r, aim) if r else '' for r in flow)} |")
+    snr = f"S/N {chosen[0]['snr']}, {chosen[0]['n']} galaxies. "
+    return "\n".join([*rows, "", snr + _source(chosen)])
+
+
+def galaxies_ablation(records: list[dict]) -> str:
+    columns = {
+        "G1": ("G1", "15-50", "mean of q"),
+        "G2": ("G2", "15-50", "mean of q"),
+        "G4": ("G4", "15-50", "mean of q"),
+        "G1, 100-300": ("G1", "100-300", "mean of q"),
+        "G2, 100-300": ("G2", "100-300", "mean of q"),
+        "G4, 100-300": ("G4", "100-300", "mean of q"),
+        "G5": ("G5", "15-50", None),
+        "G7": ("G7", "15-50", None),
+        "G8, prior": ("G8", None, "prior samples"),
+    }
+    latent = {
+        "C2ST of N(0, I)": ("L1", "", "N(0, I)"),
+        "C2ST of the flow": ("L1", "", "flow"),
+        "nats over the full Gaussian": ("L3", "full Gaussian", "flow"),
+        "IWAE over N(0, I)": ("L4", "", "flow"),
+    }
+    rows = [f"| row | {' | '.join([*columns, *latent])} |", "|" + "---|" * (len(columns) + len(latent) + 1)]
+    variants = sorted({r["variant"] for r in records if r["variant"] != SHIPPED})
+    for variant in variants:
+        chosen = [r for r in records if r["variant"] == variant]
+        cells = []
+        for id, snr, method in columns.values():
+            keys = {"id": id, "snr": snr, "method": method}
+            found = next((r for r in chosen if {key: r.get(key) for key in keys} == keys), None)
+            cells.append(f"{found['value']:.3f}" if found else "")
+        with_prior = [r for r in chosen if "prior" in r]
+        cells += [_cell(with_prior, *key) for key in latent.values()]
+        rows.append(f"| {variant} | {' | '.join(cells)} |")
+    chosen = [r for r in records if r["variant"] in variants]
+    return "\n".join([*rows, "", _source(chosen)]) if variants else "Not measured yet."
+
+
+def galaxies_real(records: list[dict]) -> str:
+    (chosen,) = [r for r in records if r["variant"] == SHIPPED and r["id"] == "real"]
+    values = sorted(chosen["galaxies"].values())
+    limits = (1.05, 1.1, 1.15, 1.3, 1.5, 2.0)
+    rows = [f"| chi^2 below | {' | '.join(map(str, limits))} | median | largest |", "|" + "---|" * (len(limits) + 3)]
+    shares = [f"{sum(value < limit for value in values) / len(values):.0%}" for limit in limits]
+    rows.append(f"| of {len(values)} galaxies | {' | '.join(shares)} | {chosen['median']:.3f} | {values[-1]:.2f} |")
+    return "\n".join([*rows, "", _source([chosen])])
+
+
+def _find(records: list[dict], id: str, over: str, prior: str) -> dict | None:
+    chosen = (r for r in records if r["id"] == id and r["prior"] == prior and r.get("over", "").startswith(over))
+    return next(chosen, None)
+
+
+def _cell(records: list[dict], id: str, over: str, prior: str) -> str:
+    record = _find(records, id, over, prior)
+    return "" if record is None else f"{record['value']:.3f}"
+
+
+def _aim(record: dict, name: str) -> str:
+    return str(getattr(target, name)) if (target := _target(record)) else ""
+
+
+def _target(record: dict) -> Target | None:
+    if record["reach"] is None:
+        return None
+    snr = record["snr"] and float(record["snr"].split("-")[0])
+    return target_of(record["id"], snr, record.get("over", ""))
+
+
 # Marker: document, results, and what makes the table of them.
 TABLES = {
     "real_lenses": ("README.md", "real_lenses", real_lenses),
@@ -103,6 +205,10 @@ TABLES = {
     "bench": ("docs/benchmark.md", "bench", bench),
     "profiles": ("docs/physics.md", "profiles", profiles),
     "subhalos": ("docs/physics.md", "profiles", subhalos),
+    "galaxies": ("docs/galaxies.md", "galaxies", galaxies),
+    "galaxies_prior": ("docs/galaxies.md", "galaxies", galaxies_prior),
+    "galaxies_ablation": ("docs/galaxies.md", "galaxies", galaxies_ablation),
+    "galaxies_real": ("docs/galaxies.md", "galaxies", galaxies_real),
     "rendering": ("docs/physics.md", "rendering", rendering),
 }
 

@@ -282,6 +282,11 @@ class TestRecipe:
             assert (tmp_path / stage / "events/embedding/metadata.tsv").read_text().startswith("size\tkind\n")
         assert (model.pixel_scale, model.resolution, model.flow.condition_dim) == (0.2, 0.1, 3)
 
+        with np.load(tmp_path / "flow/draws.npz") as kept:
+            assert {name: len(values) for name, values in kept.items()} == {
+                **{"train_0": 32, "train_1": 32},  # two draws a galaxy, and its condition
+                **{"validation_0": 8, "validation_1": 8},
+            }
         again, _ = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
         assert len(records) == 3
         condition = model.condition({"size": [1.5], "kind": [1]})

@@ -304,7 +304,7 @@ def _fit_real(
 
 def _named_models(models: list[str], variants: list[str]) -> dict[str, Path]:
     """Names for the tables, and the folders of the models."""
-    from tflens.galaxies.source import _find
+    from tflens.galaxies.source import find_galaxy_model
 
     named: dict[str, Path] = {}
     pairs = [(None, model) for model in models]
@@ -314,7 +314,7 @@ def _named_models(models: list[str], variants: list[str]) -> dict[str, Path]:
             raise ParameterError(f"--variant must be NAME=MODEL, got {variant!r}")
         pairs.append((name, model))
     for name, model in pairs or [(None, "galaxies")]:
-        folder = _find(model, None)
+        folder = find_galaxy_model(model, None)
         name = name or (f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name)
         if name in named:
             raise ParameterError(f"two models are called {name!r}; name one of them by --variant NAME=MODEL")

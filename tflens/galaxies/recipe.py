@@ -220,9 +220,7 @@ def train_flow(
     """
     seed, schedule = config["seed"], FlowSchedule(**config["flow_training"])
     keras.utils.set_random_seed(seed)
-    parts = [_aggregate_posterior(config, posterior, galaxies["train"], seed + i) for i in range(schedule.draws)]
-    draws = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-    held_out = _aggregate_posterior(config, posterior, galaxies["validation"], seed + schedule.draws)
+    draws, held_out = _kept_draws(config, posterior, galaxies, schedule.draws, directory / "draws.npz")
     condition = _condition(config)
     flow = make_network("flow", {**config["flow"], "condition_dim": condition.dim if condition else 0})
     flow.adapt(*draws)
@@ -356,6 +354,28 @@ def _compile(model: keras.Model, schedule: Schedule, steps_per_epoch: int, preci
     model.compile(
         optimizer=keras.optimizers.LossScaleOptimizer(optimizer) if precision == "mixed_float16" else optimizer
     )
+
+
+def _kept_draws(
+    config: Config, posterior: PosteriorOf, galaxies: Splits, times: int, path: Path
+) -> tuple[tuple[NDArray, ...], tuple[NDArray, ...]]:
+    """Draws for the training galaxies, `times` for each, and one for each held-out galaxy; from the file if it exists.
+
+    With Newton's steps they take minutes, and a run that was killed has them already.
+    """
+    if not path.exists():
+        seed = config["seed"]
+        parts = [_aggregate_posterior(config, posterior, galaxies["train"], seed + i) for i in range(times)]
+        draws = {f"train_{i}": np.concatenate(part) for i, part in enumerate(zip(*parts, strict=True))}
+        held_out = _aggregate_posterior(config, posterior, galaxies["validation"], seed + times)
+        draws |= {f"validation_{i}": part for i, part in enumerate(held_out)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: np.savez(file, **draws))
+    with np.load(path) as kept:
+        return tuple(
+            tuple(kept[name] for name in sorted(kept.files) if name.startswith(split))
+            for split in ("train", "validation")
+        )
 
 
 def _aggregate_posterior(config: Config, posterior: PosteriorOf, dataset: Dataset, seed: int) -> tuple[NDArray, ...]:

@@ -306,15 +306,11 @@ def load_galaxy_model(name: str | Path = "galaxies", version: int | str | None =
         >>> model.pixel_scale
         0.05
     """
-    return GalaxyModel.load(_find(name, version))
+    return GalaxyModel.load(find_galaxy_model(name, version))
 
 
-_FORMAT = "tflens.galaxies"
-_VERSIONS = (1, 2)
-_PSF = "psf.npy"
-
-
-def _find(name: str | Path, version: int | str | None) -> Path:
+def find_galaxy_model(name: str | Path, version: int | str | None = None) -> Path:
+    """The directory of the model that `load_galaxy_model` would load; arguments and errors are its own."""
     package = Path(__file__).resolve().parents[1]
     shipped = [package / "saved_models" / name, package.parent / "saved_models" / name]
     # A bare name means a shipped model, whatever lies in the current folder; a path is written with a separator.
@@ -334,8 +330,13 @@ def _find(name: str | Path, version: int | str | None) -> Path:
     return found / str(version)
 
 
+_FORMAT = "tflens.galaxies"
+_VERSIONS = (1, 2)
+_PSF = "psf.npy"
+
+
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-__all__ = ["GalaxyModel", "load_galaxy_model"]
+__all__ = ["GalaxyModel", "find_galaxy_model", "load_galaxy_model"]

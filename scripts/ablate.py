@@ -1,0 +1,44 @@
+"""Train every row of the ablation, `scripts/ablation/*.toml`, and measure them side by side.
+
+Each training and the measurement are processes of their own. What has been trained already stays as it is, so that a
+run that was killed goes on.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    rows = sorted(path.stem for path in (ROOT / "scripts/ablation").glob("*.toml") if path.stem != "base")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(rows)}; all if none is given")
+    parser.add_argument("--data", type=Path, default=ROOT / "cache/galaxies", help="a dataset (`tflens data`)")
+    parser.add_argument("--run", type=Path, default=ROOT / "runs/ablation", help="trainings and figures")
+    parser.add_argument("--records", type=Path, default=ROOT / "docs/results/galaxies.json")
+    parser.add_argument("--galaxies", type=int, default=1000, help="held-out galaxies, and samples of the prior")
+    arguments = parser.parse_args()
+    for row in arguments.rows:
+        if row not in rows:
+            parser.error(f"no row {row!r}; there are {', '.join(rows)}")
+    for row in arguments.rows or rows:
+        run, model = arguments.run / row / "training", arguments.run / row / "model"
+        config = ROOT / f"scripts/ablation/{row}.toml"
+        if not (model / "training.json").exists():
+            train = [ROOT / "scripts/train_galaxies.py", "--config", config, "--data", arguments.data, "--run", run]
+            _call([*train, "--out", model])
+        measure = ["-m", "tflens", "evaluate", "galaxies", "--variant", f"{row}={model}", "--data", arguments.data]
+        limits = ["--galaxies", arguments.galaxies, "--optimised", 64, "--latent-seeds", 2, "--iwae-galaxies", 200]
+        cache = ["--cache", ROOT / "cache/morphology"]
+        _call([*measure, *limits, *cache, "--records", arguments.records, "--out", arguments.run / row / "figures"])
+
+
+def _call(arguments: list) -> None:
+    subprocess.run([sys.executable, *map(str, arguments)], check=True)
+
+
+if __name__ == "__main__":
+    main()
