@@ -66,8 +66,8 @@ def test_an_unpacked_wheel_finds_its_models(wheel, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
         "import warnings; warnings.simplefilter('ignore')\n"
-        "from tflens.galaxies.source import _find\n"
-        "print(_find('galaxies', None))"
+        "from tflens.galaxies.source import find_galaxy_model\n"
+        "print(find_galaxy_model('galaxies', None))"
     )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)

@@ -131,9 +131,9 @@ def describe_model(model: "LensModel") -> dict[str, Any]:
 
 def describe_galaxies(name: str | Path = "galaxies", version: int | str | None = None) -> dict[str, Any]:
     """Version and SHA-256 of the weights of a galaxy model."""
-    from tflens.galaxies.source import _find
+    from tflens.galaxies.source import find_galaxy_model
 
-    directory = _find(name, version)
+    directory = find_galaxy_model(name, version)
     return {"version": directory.name, "sha256": json.loads((directory / "config.json").read_text())["sha256"]}
 
 

@@ -11,7 +11,7 @@ from keras import layers, ops
 from numpy.typing import ArrayLike
 
 from tflens.errors import ParameterError, SavedModelError
-from tflens.galaxies.source import _find
+from tflens.galaxies.source import find_galaxy_model
 
 
 @keras.saving.register_keras_serializable("tflens")
@@ -126,7 +126,7 @@ def load_digit_reader(name: str | Path = "mnist", version: int | str | None = No
         >>> reader.stamp_size
         32
     """
-    directory = _find(name, version)
+    directory = find_galaxy_model(name, version)
     description, weights = directory / "reader.json", directory / "reader.weights.h5"
     for path in (description, weights):
         if not path.is_file():
