@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 from tflens.files import write_atomically
-from tflens.galaxies.targets import NAMES, Target, target_of
+from tflens.quiet import import_tensorflow_quietly
+
+import_tensorflow_quietly()
+
+from tflens.galaxies.targets import NAMES, Target, target_of  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts/bench_peers"))
@@ -198,34 +202,41 @@ def _target(record: dict) -> Target | None:
     return target_of(record["id"], snr, record.get("over", ""))
 
 
-# Marker: document, results, and what makes the table of them.
+CARD = f"saved_models/{SHIPPED}/README.md"
+
+# Marker: documents, results, and what makes the table of them.
 TABLES = {
-    "real_lenses": ("README.md", "real_lenses", real_lenses),
-    "demo": ("README.md", "demo", demo),
-    "bench": ("docs/benchmark.md", "bench", bench),
-    "profiles": ("docs/physics.md", "profiles", profiles),
-    "subhalos": ("docs/physics.md", "profiles", subhalos),
-    "galaxies": ("docs/galaxies.md", "galaxies", galaxies),
-    "galaxies_prior": ("docs/galaxies.md", "galaxies", galaxies_prior),
-    "galaxies_ablation": ("docs/galaxies.md", "galaxies", galaxies_ablation),
-    "galaxies_real": ("docs/galaxies.md", "galaxies", galaxies_real),
-    "rendering": ("docs/physics.md", "rendering", rendering),
+    "real_lenses": (("README.md",), "real_lenses", real_lenses),
+    "demo": (("README.md",), "demo", demo),
+    "bench": (("docs/benchmark.md",), "bench", bench),
+    "profiles": (("docs/physics.md",), "profiles", profiles),
+    "subhalos": (("docs/physics.md",), "profiles", subhalos),
+    "galaxies": (("docs/galaxies.md", CARD), "galaxies", galaxies),
+    "galaxies_prior": (("docs/galaxies.md", CARD), "galaxies", galaxies_prior),
+    "galaxies_ablation": (("docs/galaxies.md",), "galaxies", galaxies_ablation),
+    "galaxies_real": (("docs/galaxies.md", CARD), "galaxies", galaxies_real),
+    "rendering": (("docs/physics.md",), "rendering", rendering),
 }
 
 
 def main() -> None:
-    for name, (document, file, table) in TABLES.items():
-        path, results = ROOT / document, ROOT / "docs" / "results" / f"{file}.json"
+    for name, (documents, file, table) in TABLES.items():
+        results = ROOT / "docs" / "results" / f"{file}.json"
         if not results.exists():
-            print(f"{path.name}: no {results.relative_to(ROOT)} yet, its table stays as it is")
+            print(f"{', '.join(documents)}: no {results.relative_to(ROOT)} yet, the table {name} stays as it is")
             continue
-        text = path.read_text()
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        match = marked.search(text)
-        if match is None:
-            raise SystemExit(f"{path}: the markers of the table {name!r} are missing")
-        text = f"{text[: match.end(1)]}{table(json.loads(results.read_text()))}\n{text[match.start(2) :]}"
-        write_atomically(path, lambda file, text=text: file.write_text(text))
+        written = table(json.loads(results.read_text()))
+        for document in documents:
+            _replace(ROOT / document, name, written)
+
+
+def _replace(path: Path, name: str, table: str) -> None:
+    text = path.read_text()
+    match = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL).search(text)
+    if match is None:
+        raise SystemExit(f"{path}: the markers of the table {name!r} are missing")
+    text = f"{text[: match.end(1)]}{table}\n{text[match.start(2) :]}"
+    write_atomically(path, lambda file: file.write_text(text))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The galaxy model: encoder, decoder, flow, autoencoder, training, and the saved form. Tiny networks throughout."""
 
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,6 +10,7 @@ from tiny_galaxies import DIM, SIDE, adam, blobs, disturb, make_decoder, make_en
 
 from tflens._tfp import tfd
 from tflens.datasets.pipeline import hst_psf, observed_galaxies
+from tflens.datasets.simulated import simulate_galaxy
 from tflens.errors import ParameterError, SavedModelError
 from tflens.galaxies import GalaxyModel, load_galaxy_model
 from tflens.galaxies.condition import Condition
@@ -20,8 +20,10 @@ from tflens.galaxies.encoder import POSTERIORS, Encoder
 from tflens.galaxies.flow import InverseAutoregressiveFlow
 from tflens.galaxies.newton import newton_refined
 from tflens.galaxies.posterior import GaussianPosterior, gaussian_kl
+from tflens.galaxies.source import find_galaxy_model
 from tflens.galaxies.spline import SplineFlow
 from tflens.galaxies.vae import GalaxyVAE, posterior_draws
+from tflens.psf import PSF
 
 # Keras 3 turns its variables into arrays, when it saves them, in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -313,6 +315,33 @@ class TestNewtonSteps:
         np.testing.assert_allclose(refined.mean, exact.mean, atol=1e-4)
         np.testing.assert_array_equal(refined.scale, exact.scale)
 
+    def test_a_gaussian_prior_is_heeded(self):
+        """Of another Gaussian prior, the exact mean again in one step."""
+        decoder, sigma = LinearDecoder(), tf.constant([30.0, 60.0])
+        image = decoder(normal(2, DIM, seed=8)) + sigma[:, None, None] * normal(2, SIDE, SIDE, seed=9)
+        mean, scale = normal(DIM, seed=3), tf.linalg.band_part(normal(DIM, DIM, seed=4), -1, 0) + 2 * tf.eye(DIM)
+        precision = tf.linalg.inv(scale @ tf.transpose(scale))
+        hessian = precision + tf.transpose(decoder.matrix) @ decoder.matrix / sigma[:, None, None] ** 2
+        residual = tf.reshape(image, [2, -1]) - decoder.offset
+        right = residual @ decoder.matrix / sigma[:, None] ** 2 + tf.linalg.matvec(precision, mean)
+        exact = tf.linalg.solve(hessian, right[..., None])[..., 0]
+        start = GaussianPosterior(exact + 0.2 * normal(2, DIM), tf.linalg.cholesky(tf.linalg.inv(hessian)))
+        refined = newton_refined(start, image, sigma, decoder, 1, (mean, scale))
+        np.testing.assert_allclose(refined.mean, exact, atol=1e-3)
+        assert np.abs(newton_refined(start, image, sigma, decoder, 1).mean - exact).max() > 0.05
+
+    def test_flow_inside_the_elbo_is_their_prior(self, model, batch, tmp_path):
+        image, sigma = batch["image"], batch["sigma"]
+        options = {"psf": hst_psf(0.2, 5), "newton_steps": 1}
+        parts = model.encoder, model.decoder, model.flow
+        joint, normal_prior = GalaxyModel(*parts, **options, flow_in_elbo=True), GalaxyModel(*parts, **options)
+        vae = GalaxyVAE(model.encoder, model.decoder, options["psf"], prior=model.flow, newton_steps=1)
+        mean = joint.encode(image, sigma)[0]
+        np.testing.assert_allclose(vae.posterior(image, sigma).mean, mean, atol=1e-3)
+        assert np.abs(normal_prior.encode(image, sigma)[0] - mean).max() > 0.01
+        joint.save(tmp_path)
+        np.testing.assert_allclose(GalaxyModel.load(tmp_path).encode(image, sigma)[0], mean, atol=1e-4)
+
     @pytest.mark.parametrize("wrong", [0.03, 30.0])
     def test_never_uphill_whatever_the_covariance(self, batch, wrong):
         """A network that knows nothing yet: the length of the step makes up for its scale, or there is no step."""
@@ -566,19 +595,35 @@ class TestSavedModel:
             GalaxyModel(make_encoder(), make_decoder(), InverseAutoregressiveFlow(3))
 
 
+@pytest.fixture(scope="module")
+def shipped():
+    return load_galaxy_model("galaxies")
+
+
 class TestShippedModel:
-    def test_draws_galaxies(self):
-        model = load_galaxy_model("galaxies", version=1)
-        assert (model.stamp_size, model.pixel_scale) == (64, 0.05)
-        images = model.sample_prior(16, seed=1).numpy()
+    def test_draws_galaxies(self, shipped):
+        assert (shipped.stamp_size, shipped.pixel_scale) == (64, 0.05)
+        images = shipped.sample_prior(16, seed=1).numpy()
         np.testing.assert_allclose(images.sum(axis=(1, 2)), 1, rtol=1e-4)
         # Centred, compact and of many shapes: most of the light in the inner quarter of the stamp, none alike.
         assert images[:, 16:48, 16:48].sum(axis=(1, 2)).min() > 0.5
         assert np.ptp(images.max(axis=(1, 2))) > 2e-3
 
-    def test_exported_program_agrees_with_keras(self):
-        model = load_galaxy_model("galaxies", version=1)
-        directory = Path(__file__).resolve().parents[1] / "saved_models/galaxies/1"
-        program = tf.saved_model.load(str(directory / "saved_model"))
-        u = normal(2, model.latent_dim)
-        np.testing.assert_allclose(program.generate(u), model.generate(u), rtol=1e-3, atol=1e-8)
+    def test_explains_galaxies_of_another_seed(self, shipped):
+        """To the noise at S/N 15-50; at S/N 100-300 what is left is a small part of it."""
+        galaxies = np.array([simulate_galaxy(99, index) for index in range(32)])
+        for snr_range, limit in (((15.0, 50.0), 1.03), ((100.0, 300.0), 1.3)):
+            batch = next(iter(observed_galaxies(galaxies, shipped.psf, 32, seed=1, snr_range=snr_range, augment=False)))
+            mean, _ = shipped.encode(batch["image"], batch["sigma"])
+            seen = PSF(shipped.psf, (64, 64)).convolve(shipped.decode(mean))
+            chi2 = tf.reduce_mean(((batch["image"] - seen) / batch["sigma"][:, None, None]) ** 2, (-2, -1))
+            assert 0.97 < np.median(chi2) < limit
+
+    def test_exported_program_agrees_with_keras(self, shipped):
+        program = tf.saved_model.load(str(find_galaxy_model("galaxies") / "saved_model"))
+        u = normal(2, shipped.latent_dim)
+        np.testing.assert_allclose(program.generate(u), shipped.generate(u), rtol=1e-3, atol=1e-8)
+
+    def test_all_models_fit_into_forty_megabytes(self):
+        files = find_galaxy_model("galaxies").parents[1].rglob("*")
+        assert sum(path.stat().st_size for path in files if path.is_file()) < 40e6

@@ -63,7 +63,7 @@ class CouplingFlow(Flow):
         shift, log_scale = tf.unstack(parameters, axis=-1)
         return tfb.Shift(shift)(tfb.Scale(log_scale=2 * tf.tanh(log_scale / 2)))
 
-    def _stage(self, stage: int, condition: tf.Tensor | None) -> tfb.Bijector:
+    def _stage(self, stage: int, condition: tf.Tensor | None, unrolled: bool) -> tfb.Bijector:
         def transform(kept: tf.Tensor, dimensions: int) -> tfb.Bijector:
             parameters = self.conditioners[stage](_joined(kept, condition))
             shape = tf.concat([tf.shape(parameters)[:-1], [dimensions, self._parameters_per_dimension()]], 0)

@@ -7,6 +7,8 @@ networks in them are Keras layers of our own. That of the autoregressive flow mu
 that no optimiser can break its triangular form.
 """
 
+from collections.abc import Callable
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -96,12 +98,20 @@ class Flow(Trainable):
 
     def log_prob(self, z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
         """Log density of z `[batch, D]`, nats, `[batch]`."""
-        z = tf.convert_to_tensor(z)
-        u, log_det = self.inverse_and_log_det(z, condition)
-        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim, z.dtype)).log_prob(u) + log_det
+        return self._log_prob(z, self.bijector(condition))
 
-    def bijector(self, condition: tf.Tensor | None = None) -> tfb.Bijector:
-        """T, from u to z. Its variables are tracked here, by Keras, not by the bijector."""
+    @cached_property
+    def compiled_log_prob(self) -> Callable[..., tf.Tensor]:
+        """`log_prob` by XLA, differentiable: one program for the many small steps of an autoregressive inverse."""
+
+        def log_prob(z: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
+            # What a loop keeps for its gradient cannot leave a program of XLA; what is unrolled can.
+            return self._log_prob(z, self.bijector(condition, unrolled=True))
+
+        return tf.function(log_prob, jit_compile=True, reduce_retracing=True)
+
+    def bijector(self, condition: tf.Tensor | None = None, unrolled: bool = False) -> tfb.Bijector:
+        """T, from u to z, its loops unrolled on request. Its variables are tracked by Keras, not by the bijector."""
         self._check(condition)
         if condition is not None:
             condition = (tf.cast(condition, tf.float32) - self.condition_shift) / self.condition_scale
@@ -112,7 +122,7 @@ class Flow(Trainable):
         for stage in range(self.stages):
             if stage:
                 parts.append(tfb.Permute(self._permutations[stage - 1]))
-            parts.append(self._stage(stage, condition))
+            parts.append(self._stage(stage, condition, unrolled))
         return tfb.Chain(parts)
 
     def call(self, u: tf.Tensor, condition: tf.Tensor | None = None) -> tf.Tensor:
@@ -130,8 +140,13 @@ class Flow(Trainable):
         names = ("latent_dim", "stages", "hidden", "seed", "condition_dim")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
-    def _stage(self, stage: int, condition: tf.Tensor | None) -> tfb.Bijector:
+    def _stage(self, stage: int, condition: tf.Tensor | None, unrolled: bool) -> tfb.Bijector:
         raise NotImplementedError
+
+    def _log_prob(self, z: tf.Tensor, bijector: tfb.Bijector) -> tf.Tensor:
+        z = tf.convert_to_tensor(z)
+        u, log_det = bijector.inverse(z), bijector.inverse_log_det_jacobian(z, event_ndims=1)
+        return tfd.MultivariateNormalDiag(tf.zeros(self.latent_dim, z.dtype)).log_prob(u) + log_det
 
     def _draw_permutations(self, rng: np.random.Generator) -> list[list[int]]:
         return [rng.permutation(self.latent_dim).tolist() for _ in range(self.stages - 1)]
@@ -143,6 +158,11 @@ class Flow(Trainable):
                 f"{type(self).__name__}: the condition must have {self.condition_dim} numbers (condition_dim), "
                 f"got {given or 'none'}"
             )
+
+
+def gaussian_part(flow: Flow | None) -> tuple[tf.Tensor, tf.Tensor] | None:
+    """Mean `[D]` and scale `[D, D]` of the Gaussian that a flow was adapted to; None, for N(0, I), without a flow."""
+    return None if flow is None else (tf.convert_to_tensor(flow.shift), tf.convert_to_tensor(flow.scale))
 
 
 @keras.saving.register_keras_serializable("tflens")
@@ -178,8 +198,9 @@ class InverseAutoregressiveFlow(Flow):
             conditioner.build()
         self.built = True
 
-    def _stage(self, stage: int, condition: tf.Tensor | None) -> tfb.Bijector:
-        return tfb.Invert(tfb.MaskedAutoregressiveFlow(lambda x: self.conditioners[stage](x, condition)))
+    def _stage(self, stage: int, condition: tf.Tensor | None, unrolled: bool) -> tfb.Bijector:
+        conditioner = self.conditioners[stage]
+        return tfb.Invert(tfb.MaskedAutoregressiveFlow(lambda x: conditioner(x, condition), unroll_loop=unrolled))
 
 
 @keras.saving.register_keras_serializable("tflens")

@@ -42,12 +42,15 @@ class Schedule:
         learning_rate: the highest.
         patience: epochs without a lower validation loss until it stops.
         clip_norm: longest gradient.
+        decay_epochs: at which the cosine ends, if another stage goes on from a rate that is still high; `epochs` if
+            None.
     """
 
     epochs: int
     learning_rate: float
     patience: int = 10
     clip_norm: float = 100.0
+    decay_epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,9 +123,9 @@ def check_config(config: Mapping[str, Any]) -> Config:
 
     Tables: `data` (`Data`), `observation` (`observed_galaxies`), `encoder`, `decoder` and `flow` (the networks of
     their `kind`), `vae` (`GalaxyVAE`; its `psf` is true or false), `vae_training` and `joint_training` (`Schedule`),
-    `flow_training` (`FlowSchedule`), `condition` (`Condition`). Without `joint_training` there is no such stage;
-    without `condition` the flow is told nothing. Besides, `seed`, and `precision`: "float32", "mixed_bfloat16" or
-    "mixed_float16".
+    `flow_training` (`FlowSchedule`), `condition` (`Condition`). Without `joint_training`, or with 0 epochs of it, there
+    is no such stage; without `condition` the flow is told nothing. Besides, `seed`, and `precision`: "float32",
+    "mixed_bfloat16" or "mixed_float16".
 
     Raises:
         ParameterError: a table or key is unknown, or a table that is needed is missing.
@@ -157,7 +160,7 @@ def train_galaxy_model(
     directory: str | Path,
     reports: Reports | None = None,
 ) -> tuple[GalaxyModel, Record]:
-    """Autoencoder, then flow, then, if the configuration has `joint_training`, both with the flow inside the ELBO.
+    """Autoencoder, then flow, then, if `joint_training` has any epochs, both with the flow inside the ELBO.
 
     A run that was killed goes on where it stopped. Trains on the devices of the strategy in whose scope it is called.
 
@@ -188,7 +191,7 @@ def train_galaxy_model(
         vae = train_vae(config, galaxies, folder, reports)
     with stage("flow") as folder:
         flow = train_flow(config, vae.posterior, galaxies, folder, reports)
-    if "joint_training" in config:
+    if _is_joint(config):
         with stage("joint") as folder:
             train_jointly(config, vae, flow, galaxies, folder, reports)
     return as_model(config, vae, flow, galaxies["train"].manifest), stages
@@ -274,6 +277,7 @@ def as_model(config: Config, vae: GalaxyVAE, flow: Flow, manifest: Mapping[str, 
         before_psf=before_psf,
         psf=psf_kernel(config, manifest) if before_psf else None,
         newton_steps=vae.newton_steps,
+        flow_in_elbo=_is_joint(config),
     )
 
 
@@ -344,7 +348,7 @@ def _train_autoencoder(
 
 
 def _compile(model: keras.Model, schedule: Schedule, steps_per_epoch: int, precision: str = "float32") -> None:
-    steps = schedule.epochs * steps_per_epoch
+    steps = (schedule.decay_epochs or schedule.epochs) * steps_per_epoch
     warmup = min(200, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
         1e-5, steps - warmup, alpha=0.01, warmup_target=schedule.learning_rate, warmup_steps=warmup
@@ -385,6 +389,10 @@ def _aggregate_posterior(config: Config, posterior: PosteriorOf, dataset: Datase
     if _condition(config) is None:
         return (draws,)
     return draws, np.concatenate([batch["condition"] for batch in data])
+
+
+def _is_joint(config: Config) -> bool:
+    return config.get("joint_training", {}).get("epochs", 0) > 0
 
 
 def _condition(config: Config) -> Condition | None:

@@ -13,10 +13,10 @@ from tflens.errors import ParameterError, SavedModelError
 from tflens.galaxies.condition import Condition
 from tflens.galaxies.decoder import Decoder
 from tflens.galaxies.encoder import Encoder
-from tflens.galaxies.flow import Flow
+from tflens.galaxies.flow import Flow, gaussian_part
 from tflens.galaxies.networks import KINDS, describe_network, make_network
 from tflens.galaxies.newton import check_newton_steps, newton_refined
-from tflens.galaxies.posterior import Posterior
+from tflens.galaxies.posterior import GaussianPosterior, Posterior
 from tflens.psf import PSF
 
 
@@ -39,6 +39,7 @@ class GalaxyModel:
         psf: that the galaxies of the training were seen through, `[odd, odd]`; None if that is not known, or none.
         newton_steps: that refine the mean of the encoder's posterior (`newton_refined`); a decoder of galaxies before
             the PSF needs `psf` for them.
+        flow_in_elbo: whether the flow was the prior of the autoencoder, and so of the posterior that the encoder gives.
 
     Raises:
         ParameterError: the networks disagree in latent dimension or stamp size, or the flow and the condition in its
@@ -62,6 +63,7 @@ class GalaxyModel:
         before_psf: bool = True,
         psf: ArrayLike | None = None,
         newton_steps: int = 0,
+        flow_in_elbo: bool = False,
     ) -> None:
         if not encoder.latent_dim == decoder.latent_dim == flow.latent_dim:
             raise ParameterError(
@@ -90,6 +92,8 @@ class GalaxyModel:
         self.before_psf = bool(before_psf)
         self.psf = None if psf is None else np.asarray(psf, np.float32)
         self.newton_steps = int(newton_steps)
+        self.flow_in_elbo = bool(flow_in_elbo)
+        self._refine = tf.function(self._refined_mean, reduce_retracing=True)
         self._convolution = None if psf is None else PSF(self.psf, (decoder.stamp_size,) * 2)
         for network in (encoder, decoder, flow):
             if not network.built:
@@ -169,7 +173,7 @@ class GalaxyModel:
         posterior = self.encoder.posterior(image, sigma)
         if not self.newton_steps:
             return posterior
-        return newton_refined(posterior, image, sigma, self._observe, self.newton_steps)
+        return GaussianPosterior(self._refine(image, sigma, posterior.mean, posterior.scale), posterior.scale)
 
     def sample_prior(self, n: int, seed: int, condition: ArrayLike | None = None) -> tf.Tensor:
         """`n` galaxies drawn from the prior, `[n, ny, nx]`; the same for the same seed."""
@@ -196,6 +200,7 @@ class GalaxyModel:
             "condition": self.condition.as_dict() if self.condition else None,
             "before_psf": self.before_psf,
             "newton_steps": self.newton_steps,
+            "flow_in_elbo": self.flow_in_elbo,
             **{role: describe_network(role, network) for role, network in self._networks().items()},
             "sha256": {name: _sha256(directory / f"{name}.weights.h5") for name in self._networks()},
         }
@@ -233,6 +238,7 @@ class GalaxyModel:
                 before_psf=config.get("before_psf", True),
                 psf=np.load(directory / _PSF) if (directory / _PSF).exists() else None,
                 newton_steps=config.get("newton_steps", 0),
+                flow_in_elbo=config.get("flow_in_elbo", False),
             )
             digests = {role: config["sha256"][role] for role in KINDS}
         except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -250,6 +256,11 @@ class GalaxyModel:
             except (OSError, ValueError, KeyError) as error:
                 raise SavedModelError(f"{path} does not fit the networks of config.json: {error}") from None
         return model
+
+    def _refined_mean(self, image: tf.Tensor, sigma: tf.Tensor, mean: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        prior = gaussian_part(self.flow if self.flow_in_elbo else None)
+        start = GaussianPosterior(mean, scale)
+        return newton_refined(start, image, sigma, self._observe, self.newton_steps, prior).mean
 
     def _observe(self, z: tf.Tensor) -> tf.Tensor:
         image = self.decoder(z)
@@ -302,7 +313,7 @@ def load_galaxy_model(name: str | Path = "galaxies", version: int | str | None =
         SavedModelError: no such model or version, or what is there cannot be loaded.
 
     Example:
-        >>> model = load_galaxy_model("galaxies", version=1)
+        >>> model = load_galaxy_model("galaxies", version=2)
         >>> model.pixel_scale
         0.05
     """

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tflens.galaxies.decoder import Decoder
 from tflens.galaxies.encoder import Encoder
-from tflens.galaxies.flow import Flow
+from tflens.galaxies.flow import Flow, gaussian_part
 from tflens.galaxies.newton import check_newton_steps, newton_refined
 from tflens.galaxies.posterior import GaussianPosterior, Posterior, gaussian_kl
 from tflens.galaxies.training import Trainable, batch_mean, shared_normal
@@ -104,7 +104,7 @@ class GalaxyVAE(Trainable):
             return posterior
 
         def refine() -> tf.Tensor:
-            return newton_refined(posterior, image, sigma, self.observe, steps).mean
+            return newton_refined(posterior, image, sigma, self.observe, steps, gaussian_part(self.prior)).mean
 
         if step is None or not self.newton_after:
             mean = refine()
@@ -131,7 +131,7 @@ class GalaxyVAE(Trainable):
         z, log_prob, kl = posterior.draw(shared_normal(shape, seed))
         if self.prior is not None:
             condition = batch["condition"] if self.prior.condition_dim else None
-            kl = (log_prob - self.prior.log_prob(z, condition))[:, None]
+            kl = (log_prob - self.prior.compiled_log_prob(z, condition))[:, None]
         residual = (batch["image"] - self.observe(z)) / batch["sigma"][:, None, None]
         return tf.reduce_sum(residual**2, (-2, -1)), kl
 
