@@ -273,8 +273,8 @@ class TestRecipe:
         }
         records = []
         model, seconds = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
-        assert [record["epoch"] for record in records] == [1, 1, 1]
-        assert set(seconds) == {"vae_seconds", "flow_seconds", "joint_seconds"}
+        assert [record["epoch"] for record in records] == [1, 1, 1, 1]
+        assert set(seconds) == {"vae_seconds", "flow_seconds", "joint_seconds", "final_flow_seconds"}
         for stage in ("vae", "flow", "joint"):
             assert list((tmp_path / stage / "events").glob("events*"))
             assert list((tmp_path / stage / "events/plugins/profile").rglob("*.xplane.pb"))
@@ -288,7 +288,7 @@ class TestRecipe:
                 **{"validation_0": 8, "validation_1": 8},
             }
         again, _ = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
-        assert len(records) == 3
+        assert len(records) == 4
         condition = model.condition({"size": [1.5], "kind": [1]})
         expected = model.sample_prior(3, 1, condition)
         np.testing.assert_array_equal(again.sample_prior(3, 1, condition), expected)

@@ -194,6 +194,9 @@ def train_galaxy_model(
     if _is_joint(config):
         with stage("joint") as folder:
             train_jointly(config, vae, flow, galaxies, folder, reports)
+        # It has seen the posterior with Newton's steps of the training; the model takes more.
+        with stage("final_flow") as folder:
+            train_flow(config, vae.posterior, galaxies, folder, reports, flow)
     return as_model(config, vae, flow, galaxies["train"].manifest), stages
 
 
@@ -213,6 +216,7 @@ def train_flow(
     galaxies: Splits,
     directory: Path,
     reports: Reports | None = None,
+    flow: Flow | None = None,
 ) -> Flow:
     """Fit the flow to draws of the aggregate posterior by exact maximum likelihood.
 
@@ -220,13 +224,15 @@ def train_flow(
         config: as `read_config` returns it.
         posterior: image `[batch, n, n]` and sigma `[batch]` to q(z | x): a method of the autoencoder, or of a model.
         galaxies, directory, reports: as `train_galaxy_model`.
+        flow: to be trained on, its Gaussian part as it is; a new one if None.
     """
     seed, schedule = config["seed"], FlowSchedule(**config["flow_training"])
     keras.utils.set_random_seed(seed)
     draws, held_out = _kept_draws(config, posterior, galaxies, schedule.draws, directory / "draws.npz")
-    condition = _condition(config)
-    flow = make_network("flow", {**config["flow"], "condition_dim": condition.dim if condition else 0})
-    flow.adapt(*draws)
+    if flow is None:
+        condition = _condition(config)
+        flow = make_network("flow", {**config["flow"], "condition_dim": condition.dim if condition else 0})
+        flow.adapt(*draws)
     _compile(flow, schedule, -(-len(draws[0]) // schedule.batch_size))
 
     def epoch_of_draws(epoch: int) -> tf.data.Dataset:
