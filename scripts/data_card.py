@@ -26,10 +26,10 @@ from sersic_residual import SersicFit
 
 from tflens.datasets.galaxy_drawing import RESOLUTION, draw_galaxy
 from tflens.datasets.galaxy_parameters import GalaxyParameters, simulate_parameters
+from tflens.datasets.half_light import half_light_radius
 from tflens.datasets.pipeline import hst_psf
 from tflens.datasets.records import Dataset, load_dataset
 from tflens.files import write_atomically
-from tflens.galaxies.metrics import half_light_radius
 from tflens.galaxies.morphology import STATISTICS, morphology_statistics
 from tflens.galaxies.real_stamps import RealStamps, border_noise, load_real_stamps, noise_correlation
 from tflens.run import commit, versions

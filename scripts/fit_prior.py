@@ -24,18 +24,8 @@ def main() -> None:
     galaxies = {split: load_dataset(arguments.data, split) for split in ("train", "validation")}
     model = GalaxyModel.load(arguments.model)
     flow = train_flow(config, model.posterior, galaxies, arguments.run, Reports(show))
-    model = GalaxyModel(
-        model.encoder,
-        model.decoder,
-        flow,
-        model.pixel_scale,
-        model.resolution,
-        Condition(**config["condition"]) if "condition" in config else None,
-        model.before_psf,
-        model.psf,
-        model.newton_steps,
-    )
-    model.save(arguments.out)
+    condition = Condition(**config["condition"]) if "condition" in config else None
+    model.replace(flow=flow, condition=condition).save(arguments.out)
     (arguments.out / "training.json").write_text(json.dumps({"config": config}, indent=2) + "\n")
 
 

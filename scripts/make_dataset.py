@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tflens.cli_data import showing_count
 from tflens.datasets.simulated import make_dataset
+from tflens.terminal import showing_count
 
 ROOT = Path(__file__).resolve().parents[1]
 

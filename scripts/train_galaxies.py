@@ -25,7 +25,7 @@ def main() -> None:
     galaxies = {split: load_dataset(arguments.data, split) for split in ("train", "validation")}
     model, seconds = train_galaxy_model(config, galaxies, arguments.run, Reports(show, profile=arguments.profile))
     model.save(arguments.out)
-    training = {"config": config, "dataset": galaxies["train"].manifest, "seconds_of_this_run": seconds}
+    training = {"config": config, "dataset": galaxies["train"].manifest, "seconds": seconds}
     (arguments.out / "training.json").write_text(json.dumps(training, indent=2) + "\n")
 
 

@@ -26,9 +26,10 @@ from tflens.galaxies.digit_reader import DigitReader
 from tflens.galaxies.encoder import Encoder
 from tflens.galaxies.flow import InverseAutoregressiveFlow
 from tflens.galaxies.metrics import active_units, reduced_chi2
+from tflens.galaxies.posterior import gaussian_kl
 from tflens.galaxies.reconstruct import fit_latents
-from tflens.galaxies.training import train
-from tflens.galaxies.vae import GalaxyVAE, gaussian_kl, posterior_draws
+from tflens.galaxies.training import seconds_of_training, train
+from tflens.galaxies.vae import GalaxyVAE, posterior_draws
 
 ROOT = Path(__file__).resolve().parents[1]
 SPLITS = ("train", "validation", "test")
@@ -55,7 +56,7 @@ def main() -> None:
     reader.save_beside(arguments.out, held_out_accuracy=accuracy)
     noted = {
         "config": config,
-        "seconds": {stage: seconds(arguments.run / stage) for stage in ("vae", "flow")},
+        "seconds": {stage: seconds_of_training(arguments.run / stage) for stage in ("vae", "flow")},
         "held_out": figures,
         "reader": accuracy,
     }
@@ -238,11 +239,6 @@ def train_one(model: keras.Model, settings: Config, steps: float, clip: float, x
     return lambda train_data, validation, directory: train(
         model, train_data, validation, directory, settings["epochs"], settings["patience"], report=show, xla=xla
     )
-
-
-def seconds(directory: Path) -> float:
-    """Of all epochs of a stage, whatever runs they were trained in."""
-    return sum(record["seconds"] for record in json.loads((directory / "history.json").read_text()))
 
 
 def show(record: dict[str, float]) -> None:

@@ -181,6 +181,22 @@ def galaxies_real(records: list[dict]) -> str:
     return "\n".join([*rows, "", _source([chosen])])
 
 
+def newton_steps(records: list[dict]) -> str:
+    columns = {
+        "G2, S/N 15-50": ("G2", "15-50"),
+        "G4, S/N 15-50": ("G4", "15-50"),
+        "G2, S/N 100-300": ("G2", "100-300"),
+        "G4, S/N 100-300": ("G4", "100-300"),
+        "-log p of draws under the flow, nats, S/N 100-300": ("flow_nll", "100-300"),
+    }
+    values = {(r["newton_steps"], r["id"], r["snr"]): r["value"] for r in records if r["variant"] == SHIPPED}
+    rows = [f"| steps | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
+    for steps in sorted({steps for steps, _, _ in values}):
+        cells = (f"{values[steps, id, snr]:.{1 if id == 'flow_nll' else 3}f}" for id, snr in columns.values())
+        rows.append(f"| {steps} | {' | '.join(cells)} |")
+    return "\n".join([*rows, "", f"{records[0]['n']} validation galaxies. {_source(records)}"])
+
+
 def _find(records: list[dict], id: str, over: str, prior: str) -> dict | None:
     chosen = (r for r in records if r["id"] == id and r["prior"] == prior and r.get("over", "").startswith(over))
     return next(chosen, None)
@@ -215,6 +231,7 @@ TABLES = {
     "galaxies_prior": (("docs/galaxies.md", CARD), "galaxies", galaxies_prior),
     "galaxies_ablation": (("docs/galaxies.md",), "galaxies", galaxies_ablation),
     "galaxies_real": (("docs/galaxies.md", CARD), "galaxies", galaxies_real),
+    "newton_steps": (("docs/galaxies.md",), "newton_steps", newton_steps),
     "rendering": (("docs/physics.md",), "rendering", rendering),
 }
 

@@ -382,7 +382,7 @@ def test_config_tells_everything():
 def test_a_neural_model_is_described_with_its_weights():
     description = tflens.run.describe_model(tflens.run.build_model(observation(), "neural"))
     weights = json.loads(json.dumps(description))["galaxies"]["sha256"]
-    assert set(weights) == {"encoder", "decoder", "flow"}
+    assert set(weights) == {"encoder", "decoder", "flow", "psf"}
     assert all(len(digest) == 64 for digest in weights.values())
 
 

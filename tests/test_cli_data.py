@@ -11,10 +11,11 @@ from test_cosmos import STAMP, write_catalogue
 from typer.testing import CliRunner
 
 import tflens.datasets.contact_sheet
-from tflens.cli_data import data_app, showing_count
+from tflens.cli_data import data_app
 from tflens.datasets.contact_sheet import stretched, write_contact_sheet
 from tflens.datasets.records import Record, load_dataset, summarize_dataset, write_dataset
 from tflens.errors import ParameterError
+from tflens.terminal import showing_count
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,12 @@ from tflens.datasets.galaxy_parameters import (
     Tail,
     simulate_parameters,
 )
+from tflens.datasets.half_light import half_light_radius
 from tflens.datasets.morphology import LIMITS, MAJOR_AXIS_LIMIT, GaussianCopula, Morphology, cosmos_morphology
 from tflens.datasets.pipeline import hst_psf, observed_galaxies, random_symmetry
 from tflens.datasets.records import load_dataset, read_dataset, split_of
 from tflens.datasets.simulated import make_dataset, simulate_galaxy, simulate_record
 from tflens.errors import ParameterError
-from tflens.galaxies.metrics import half_light_radius
 
 
 @pytest.fixture(scope="module")

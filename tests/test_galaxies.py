@@ -1,6 +1,10 @@
 """The galaxy model: encoder, decoder, flow, autoencoder, training, and the saved form. Tiny networks throughout."""
 
+import importlib
 import json
+import re
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,6 +14,7 @@ from tiny_galaxies import DIM, SIDE, adam, blobs, disturb, make_decoder, make_en
 
 from tflens._tfp import tfd
 from tflens.datasets.pipeline import hst_psf, observed_galaxies
+from tflens.datasets.records import Dataset
 from tflens.datasets.simulated import simulate_galaxy
 from tflens.errors import ParameterError, SavedModelError
 from tflens.galaxies import GalaxyModel, load_galaxy_model
@@ -28,6 +33,7 @@ from tflens.psf import PSF
 # Keras 3 turns its variables into arrays, when it saves them, in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
 
+ROOT = Path(__file__).resolve().parents[1]
 every_posterior = pytest.mark.parametrize("kind", POSTERIORS)
 
 
@@ -583,6 +589,80 @@ class TestSavedModel:
         (broken / "config.json").write_text(json.dumps(config))
         with pytest.raises(SavedModelError, match=r"decoder\.weights\.h5 does not fit"):
             GalaxyModel.load(broken)
+
+    def test_psf_is_kept_with_its_digest(self, model, tmp_path):
+        seen = model.replace(psf=hst_psf(0.2, 5), newton_steps=2)
+        seen.save(tmp_path)
+        again = GalaxyModel.load(tmp_path)
+        np.testing.assert_array_equal(again.psf, seen.psf)
+        path = tmp_path / "psf.npy"
+        np.save(path, seen.psf[::-1] + np.float32(1e-3))
+        with pytest.raises(SavedModelError, match=rf"^{re.escape(str(path))} is not the file .*SHA-256"):
+            GalaxyModel.load(tmp_path)
+        path.unlink()
+        with pytest.raises(SavedModelError, match=rf"^{re.escape(str(path))} is missing"):
+            GalaxyModel.load(tmp_path)
+
+    def test_psf_of_another_model_is_not_picked_up(self, model, tmp_path):
+        model.replace(psf=hst_psf(0.2, 5)).save(tmp_path)
+        model.save(tmp_path)
+        np.save(tmp_path / "psf.npy", hst_psf(0.2, 5))
+        assert GalaxyModel.load(tmp_path).psf is None
+
+    def test_replace_changes_what_it_is_told_only(self, model):
+        settings = {
+            "pixel_scale": 0.3,
+            "resolution": 0.1,
+            "before_psf": False,
+            "psf": hst_psf(0.2, 5),
+            "newton_steps": 2,
+            "flow_in_elbo": True,
+        }
+        changed = model.replace(**settings)
+        again = changed.replace(flow=make_flow(condition_dim=1), condition=Condition(("size",)))
+        for name, value in settings.items():
+            np.testing.assert_array_equal(getattr(again, name), value, name)
+        assert (again.encoder, again.decoder, again.condition) == (model.encoder, model.decoder, Condition(("size",)))
+        with pytest.raises(TypeError, match="pixel_scales"):
+            model.replace(pixel_scales=0.1)
+
+    def test_fit_prior_changes_the_prior_only(self, model, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(ROOT / "scripts")
+        script, new = importlib.import_module("fit_prior"), make_flow(seed=7)
+        old = model.replace(psf=hst_psf(0.2, 5), newton_steps=2, flow_in_elbo=True, resolution=0.1)
+        old.save(tmp_path / "old")
+        monkeypatch.setattr(script, "load_dataset", lambda path, split: split)
+        monkeypatch.setattr(script, "train_flow", lambda *arguments: new)
+        monkeypatch.setattr(sys, "argv", ["", "--model", f"{tmp_path}/old", "--out", f"{tmp_path}/new"])
+        script.main()
+        saved = GalaxyModel.load(tmp_path / "new")
+        for name in ("pixel_scale", "resolution", "before_psf", "psf", "newton_steps", "flow_in_elbo"):
+            np.testing.assert_array_equal(getattr(saved, name), getattr(old, name), name)
+        np.testing.assert_array_equal(saved.sample_prior(2, 1), old.replace(flow=new).sample_prior(2, 1))
+
+    def test_newton_steps_are_measured_into_a_table(self, model, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(ROOT / "scripts")
+        script, tables = importlib.import_module("newton_steps"), importlib.import_module("update_tables")
+        folder, kernel = tmp_path / "galaxies/2", hst_psf(0.2, 5)
+        model.replace(psf=kernel, newton_steps=1).save(folder)
+        galaxies = Dataset(blobs(12), np.arange(12), {}, {"psf": kernel.tolist()})
+        monkeypatch.setattr(script, "load_dataset", lambda path, split: galaxies)
+        monkeypatch.setattr(script, "STEPS", (0, 2))
+        file = tmp_path / "records.json"
+        monkeypatch.setattr(
+            sys, "argv", ["newton_steps.py", "--model", str(folder), "--galaxies", "9", "--records", str(file)]
+        )
+        script.main()
+        records = json.loads(file.read_text())
+        assert {(record["newton_steps"], record["n"], record["variant"]) for record in records} == {
+            (0, 9, "galaxies/2"),
+            (2, 9, "galaxies/2"),
+        }
+        # Newton's steps of an untrained model fit better than none.
+        none, two = ([r["value"] for r in records if (r["newton_steps"], r["id"]) == (n, "G2")] for n in (0, 2))
+        assert all(b < a for a, b in zip(none, two, strict=True))
+        rows = tables.newton_steps(records).splitlines()
+        assert [row.split(" | ")[:2] for row in rows[2:4]] == [["| 0", f"{none[0]:.3f}"], ["| 2", f"{two[0]:.3f}"]]
 
     def test_wrong_shapes_are_named(self, model):
         with pytest.raises(ParameterError, match="latent dimension 4"):

@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
+from tflens.datasets.half_light import half_light_radius
 from tflens.galaxies.metrics import (
     distribution_distances,
-    half_light_radius,
     log_power,
     noiseless_residual,
     peak_error,

@@ -17,7 +17,7 @@ from tflens.datasets.records import Dataset
 from tflens.errors import ParameterError
 from tflens.galaxies.recipe import Reports, check_config, read_config, train_galaxy_model
 from tflens.galaxies.source import GalaxyModel
-from tflens.galaxies.training import Trainable, batch_mean, train
+from tflens.galaxies.training import Trainable, batch_mean, seconds_of_training, train
 from tflens.galaxies.vae import GalaxyVAE
 
 # Keras 3 turns its variables into arrays, when it saves them, in a way that NumPy 2 deprecates.
@@ -82,13 +82,16 @@ class TestTrain:
     def test_killed_run_goes_on_bit_for_bit(self, whole, tmp_path):
         """After epoch 2 of 4."""
         _, uninterrupted, history = whole
-        run(tmp_path, 2)
+        _, begun = run(tmp_path, 2)
         parts, resumed = run(tmp_path, 4)
         for a, b in zip(history, resumed, strict=True):
             for name in a.keys() - {"seconds", "data_wait"}:
                 assert a[name] == b[name], name
         for a, b in zip(uninterrupted.variables, parts.variables, strict=True):
             np.testing.assert_array_equal(a, b)
+        # Its time is that of both calls.
+        both = [record["seconds"] for record in (*begun, *resumed[2:])]
+        assert seconds_of_training(tmp_path) == pytest.approx(sum(both))
 
     def test_killed_before_the_checkpoint_of_an_epoch(self, tmp_path, monkeypatch):
         """What was written since the checkpoint before is made again: the same history, the same best weights."""
@@ -274,7 +277,8 @@ class TestRecipe:
         records = []
         model, seconds = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
         assert [record["epoch"] for record in records] == [1, 1, 1, 1]
-        assert set(seconds) == {"vae_seconds", "flow_seconds", "joint_seconds", "final_flow_seconds"}
+        assert list(seconds) == ["vae", "flow", "joint", "final_flow"]
+        assert list(seconds.values()) == [record["seconds"] for record in records]
         for stage in ("vae", "flow", "joint"):
             assert list((tmp_path / stage / "events").glob("events*"))
             assert list((tmp_path / stage / "events/plugins/profile").rglob("*.xplane.pb"))
@@ -287,8 +291,9 @@ class TestRecipe:
                 **{"train_0": 32, "train_1": 32},  # two draws a galaxy, and its condition
                 **{"validation_0": 8, "validation_1": 8},
             }
-        again, _ = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
+        again, same_seconds = train_galaxy_model(config, splits, tmp_path, Reports(records.append, profile=(0, 0)))
         assert len(records) == 4
+        assert same_seconds == seconds
         condition = model.condition({"size": [1.5], "kind": [1]})
         expected = model.sample_prior(3, 1, condition)
         np.testing.assert_array_equal(again.sample_prior(3, 1, condition), expected)
@@ -324,7 +329,13 @@ class TestRecipe:
 
 class TestConfig:
     def test_unknown_tables_and_keys_are_named(self, config):
-        for table, key in (("encoder", "latent"), ("vae", "seed"), ("vae_training", "draws"), ("observation", "psf")):
+        for table, key in (
+            ("data", "count"),
+            ("encoder", "latent"),
+            ("vae", "seed"),
+            ("vae_training", "draws"),
+            ("observation", "psf"),
+        ):
             with pytest.raises(ParameterError, match=rf"\[{table}\] knows no '{key}'; its keys: "):
                 check_config({**config, table: {**config[table], key: 1}})
         with pytest.raises(ParameterError, match="unknown table or key 'decodre'"):

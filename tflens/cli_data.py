@@ -3,27 +3,21 @@
 What is in the dataset goes to stdout, messages and progress to stderr; exit codes are those of `tflens.cli`.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tflens.errors import ParameterError
-from tflens.terminal import reporting
+from tflens.terminal import reporting, say, showing_count, two_numbers
 
 data_app = typer.Typer(
     help="Make a dataset of galaxies to train on. A command that was interrupted goes on where it stopped.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Progressing = Callable[..., None]
 
 
 class Noise(StrEnum):
@@ -83,7 +77,7 @@ def cosmos(
         from tflens.datasets.cosmos import Catalogue, make_dataset
 
         opened = Catalogue.open(catalogue, exclusion)
-        _say(messages, f"{len(opened.keys)} galaxies of {opened.file.name} pass the quality cuts {opened.exclusion!r}")
+        say(messages, f"{len(opened.keys)} galaxies of {opened.file.name} pass the quality cuts {opened.exclusion!r}")
         with showing_count(messages, len(opened.keys)) as progress:
             make_dataset(
                 opened,
@@ -91,7 +85,7 @@ def cosmos(
                 stamp=stamp,
                 pixel_scale=pixel_scale,
                 psf=psf,
-                snr=_two_numbers("--snr", snr),
+                snr=two_numbers("--snr", snr),
                 noise=noise.value,
                 seed=seed,
                 processes=processes,
@@ -145,34 +139,6 @@ def mnist(
         _report(out, messages)
 
 
-@contextmanager
-def showing_count(console: Console, total: int | None) -> Iterator[Progressing]:
-    """Galaxies done and kept: a bar with the time left on a terminal, a line at every quarter elsewhere."""
-    if not console.is_terminal:
-        told = 0
-
-        def tell(done: int, kept: int) -> None:
-            nonlocal told
-            quarter = 4 * done // total if total else 0
-            if quarter > told:
-                told = quarter
-                _say(console, f"{done} of {total} done, {kept} kept")
-
-        yield tell
-        return
-    columns = (
-        TextColumn("galaxies"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[kept]} kept"),
-    )
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task("galaxies", total=total, kept=0)
-        yield lambda done, kept: bars.update(task, completed=done, kept=kept)
-
-
 def _report(out: Path, messages: Console) -> None:
     from tflens.datasets.contact_sheet import write_contact_sheet
     from tflens.datasets.records import summarize_dataset
@@ -186,23 +152,9 @@ def _report(out: Path, messages: Console) -> None:
         raise ParameterError(
             f"none of the {summary.count} galaxies was kept, for the reasons above; remove {out}, choose other settings"
         )
-    _say(messages, f"wrote {write_contact_sheet(out)}, a page of them to look at")
+    say(messages, f"wrote {write_contact_sheet(out)}, a page of them to look at")
 
 
 def _some(keys: list[str | int], most: int = 6) -> str:
     named = ", ".join(map(str, keys[:most]))
     return named if len(keys) <= most else f"{named}, ... (all in dataset.json)"
-
-
-def _two_numbers(option: str, text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ParameterError(
-            f"{option} must be two numbers with a comma between them, as in 15,50; got {text!r}"
-        ) from None
-    return low, high
-
-
-def _say(console: Console, message: str) -> None:
-    console.print(escape(message), highlight=False, soft_wrap=True)

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tflens.errors import ParameterError
-from tflens.terminal import reporting
+from tflens.terminal import reporting, say, two_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +109,7 @@ def galaxies(
                 settings = EvaluationSettings(
                     galaxies=galaxies,
                     seed=seed,
-                    latent_snr=_two_numbers(latent_snr) if latent_snr else trained["snr"],
+                    latent_snr=two_numbers("--latent-snr", latent_snr) if latent_snr else trained["snr"],
                     optimised=optimised,
                     prior_draws=trained["draws"],
                     latent_seeds=latent_seeds,
@@ -243,14 +242,14 @@ def _evaluate(
         name,
         settings,
         _kernel(psf, test, data),
-        lambda message: _say(messages, message),
+        lambda message: say(messages, message),
     )
     keep_records(file, [{**record, **noted} for record in found.records])
     paths = draw_evaluation(found, folder)
     results = _stdout()
     results.print(g_table(found.records, name))
     results.print(l_table(found.records, name))
-    _say(messages, f"wrote {file} and {len(paths)} figures to {folder}")
+    say(messages, f"wrote {file} and {len(paths)} figures to {folder}")
 
 
 def _fit_real(
@@ -265,7 +264,7 @@ def _fit_real(
 
     stamps = load_real_stamps(real)
     fits = fit_real_stamps(
-        load_galaxy_model(model), stamps, seed=seed, report=lambda message: _say(messages, f"{name}: {message}")
+        load_galaxy_model(model), stamps, seed=seed, report=lambda message: say(messages, f"{name}: {message}")
     )
     good = float(np.mean(fits.chi2 < _GOOD))
     keep_records(
@@ -299,7 +298,7 @@ def _fit_real(
         highlight=False,
         soft_wrap=True,
     )
-    _say(messages, f"wrote {file} and {folder / 'real.png'}")
+    say(messages, f"wrote {file} and {folder / 'real.png'}")
 
 
 def _named_models(models: list[str], variants: list[str]) -> dict[str, Path]:
@@ -368,20 +367,6 @@ def _verdict(found: str | None) -> str:
 _COLORS = {"beat": "bold green", "reach": "green", "short": "yellow"}
 
 
-def _two_numbers(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ParameterError(
-            f"--latent-snr must be two numbers with a comma between them, as in 15,50; got {text!r}"
-        ) from None
-    return low, high
-
-
 def _stdout() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=160)
-
-
-def _say(console: Console, message: str) -> None:
-    console.print(escape(message), highlight=False, soft_wrap=True)

@@ -1,18 +1,27 @@
-"""On a terminal: errors in words, the progress of a fit, and the table of what came out."""
+"""On a terminal: messages, options and errors in words, the progress of work, and the table of what came out."""
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
-from tflens.errors import TflensError
+from tflens.errors import ParameterError, TflensError
 from tflens.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:
@@ -42,8 +51,60 @@ def reporting(tensorflow: bool = False) -> Iterator[Console]:
         messages.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        messages.print("interrupted", highlight=False)
+        say(messages, "interrupted")
         raise typer.Exit(130) from None
+
+
+def say(console: Console, message: str) -> None:
+    """A message as it is: neither markup nor numbers in it are coloured, and only the terminal breaks its lines."""
+    console.print(escape(message), highlight=False, soft_wrap=True)
+
+
+def two_numbers(option: str, text: str) -> tuple[float, float]:
+    """The value of an option that is two numbers.
+
+    Raises:
+        ParameterError: it is something else; the option is named.
+
+    Example:
+        >>> two_numbers("--snr", "15,50")
+        (15.0, 50.0)
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ParameterError(
+            f"{option} must be two numbers with a comma between them, as in 15,50; got {text!r}"
+        ) from None
+    return low, high
+
+
+@contextmanager
+def showing_count(console: Console, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """Galaxies done and kept: a bar with the time left on a terminal, a line at every quarter elsewhere."""
+    if not console.is_terminal:
+        told = 0
+
+        def tell(done: int, kept: int) -> None:
+            nonlocal told
+            quarter = 4 * done // total if total else 0
+            if quarter > told:
+                told = quarter
+                say(console, f"{done} of {total} done, {kept} kept")
+
+        yield tell
+        return
+    columns = (
+        TextColumn("galaxies"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[kept]} kept"),
+    )
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("galaxies", total=total, kept=0)
+        yield lambda done, kept: bars.update(task, completed=done, kept=kept)
 
 
 @contextmanager
@@ -206,4 +267,4 @@ class _Lines:
             return
         self._told = told
         line = f"{status.stage:<10} {100 * status.fraction:3.0f} %   {live_values(status)}"
-        self._console.print(line.rstrip(), highlight=False, soft_wrap=True)
+        say(self._console, line.rstrip())

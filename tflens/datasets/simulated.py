@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tflens.datasets.galaxy_drawing import RESOLUTION, draw_galaxy
 from tflens.datasets.galaxy_parameters import ZERO_POINT, GalaxyParameters, simulate_parameters
+from tflens.datasets.half_light import half_light_radius
 from tflens.datasets.records import Key, Record, write_dataset
 from tflens.errors import ParameterError
 
@@ -96,23 +97,14 @@ def make_dataset(
 def _metadata(parameters: GalaxyParameters, image: NDArray[np.float32], pixel_scale: float) -> dict[str, float]:
     *others, disk = parameters.components
     light = np.array([component.flux for component in parameters.components])
+    (radius,), _ = half_light_radius(image[None])
     return {
         "magnitude": parameters.magnitude,
         "flux": 10 ** (-0.4 * (parameters.magnitude - ZERO_POINT)),
         "redshift": parameters.redshift,
-        "half_light_radius": _half_light_radius(image) * pixel_scale,
+        "half_light_radius": float(radius) * pixel_scale,
         "n_sersic": float(light @ [component.n_sersic for component in parameters.components] / light.sum()),
         "bulge_fraction": sum(component.flux for component in others if component.n_sersic > 2),
         "knot_fraction": parameters.knots.fraction * disk.flux if parameters.knots else 0.0,
         "merger": float(parameters.merger is not None),
     }
-
-
-def _half_light_radius(image: NDArray[np.float32]) -> float:
-    """Radius, in pixels, of the circle about the centre of light that holds half of the light of the image."""
-    light = image.astype(np.float64)
-    light /= light.sum()
-    y, x = np.indices(light.shape)
-    distance = np.hypot(y - (light * y).sum(), x - (light * x).sum()).ravel()
-    order = np.argsort(distance)
-    return float(np.interp(0.5, np.cumsum(light.ravel()[order]), distance[order]))

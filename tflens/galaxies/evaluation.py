@@ -7,6 +7,7 @@ show), an anchor from elsewhere, and two aims, "reach" and "beat".
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -301,11 +302,12 @@ class _Work:
         signal, image, sigma = (np.concatenate([part[key] for part in parts]) for key in ("signal", "image", "sigma"))
         return Observed(galaxies.truth, signal, image, sigma, galaxies.condition)
 
-    def convolve(self, images: tf.Tensor) -> tf.Tensor:
-        """What the decoder draws, `[...batch, n, n]`, as it is observed: a model without a PSF draws it so."""
+    @cached_property
+    def convolve(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From what the decoder draws, `[...batch, n, n]`, to what is observed: a model without a PSF draws that."""
         if not self.model.before_psf:
-            return images
-        return PSF(self.psf, (self.model.stamp_size,) * 2, method="fft").convolve(images)
+            return tf.identity
+        return PSF(self.psf, (self.model.stamp_size,) * 2, method="fft").convolve
 
     def seen(self, images: Images) -> Images:
         return np.concatenate([self.convolve(images[part]) for part in _batches(len(images))])

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
 
+from tflens.datasets.half_light import half_light_radius
+
 Images = NDArray[np.floating]
 Statistics = Mapping[str, NDArray[np.floating]]
 
@@ -142,33 +144,6 @@ def transfer(truth: Images, model: Images) -> tuple[NDArray[np.int64], NDArray[n
     expected, found = (_ring_means(_power(images), _wave_numbers(side), edges) for images in (truth, model))
     geometric = np.exp(np.log(found).mean(axis=0) - np.log(expected).mean(axis=0))
     return k, found.mean(axis=0) / expected.mean(axis=0), geometric
-
-
-def half_light_radius(images: Images) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Radius of the circle about the centroid that holds half of the light of the image, in pixels.
-
-    Args:
-        images: without noise, `[N, ny, nx]`.
-
-    Returns:
-        The radius `[N]`, and the distance of every pixel from the centroid `[N, ny, nx]`.
-
-    Example:
-        >>> radius, distance = half_light_radius(np.ones((1, 101, 101)))
-        >>> round(float(radius[0] / 101), 2)  # half of the square's area in the circle: 1 / sqrt(2 pi)
-        0.4
-    """
-    images = np.asarray(images, np.float64)
-    count, ny, nx = images.shape
-    flux = images.sum(axis=(-2, -1))
-    y, x = np.arange(ny)[:, None], np.arange(nx)[None, :]
-    center_y, center_x = ((images * axis).sum(axis=(-2, -1)) / flux for axis in (y, x))
-    distance = np.hypot(y - center_y[:, None, None], x - center_x[:, None, None])
-    order = np.argsort(distance.reshape(count, -1), axis=1)
-    sorted_distance = np.take_along_axis(distance.reshape(count, -1), order, axis=1)
-    light = np.cumsum(np.take_along_axis(images.reshape(count, -1), order, axis=1), axis=1) / flux[:, None]
-    radius = np.array([np.interp(0.5, grown, at) for grown, at in zip(light, sorted_distance, strict=True)])
-    return radius, distance
 
 
 def active_units(means: NDArray[np.floating], threshold: float = 0.01) -> int:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import galsim
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from tflens.errors import ParameterError
+from tflens.galaxies.adam import adam_minimum
 from tflens.galaxies.source import GalaxyModel
 
 Array = NDArray[np.floating]
@@ -27,8 +27,8 @@ BORDER = 1 / 8
 REACH = 6
 """Pixels over which the noise is taken to be correlated."""
 
-
-_FLOOR = 0.01
+FLOOR = 0.01
+"""Smallest eigenvalue of the noise's covariance that is used, as a share of the largest."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def border_noise(images: ArrayLike, border: float = BORDER, correlation: ArrayLi
     pixels = images[:, frame]
     pixels = pixels - np.median(pixels, axis=1, keepdims=True)
     if correlation is not None:
-        pixels = pixels @ _whitening(correlation, frame, _FLOOR).T
+        pixels = pixels @ _whitening(correlation, frame, FLOOR).T
     return 1.4826 * np.median(np.abs(pixels), axis=1)
 
 
@@ -211,7 +211,7 @@ class Whitening:
         TensorShape([2, 12])
     """
 
-    def __init__(self, correlation: ArrayLike, shape: tuple[int, int], floor: float = _FLOOR) -> None:
+    def __init__(self, correlation: ArrayLike, shape: tuple[int, int], floor: float = FLOOR) -> None:
         self.matrix = _whitening(correlation, np.ones(shape, bool), floor)
 
     @property
@@ -282,19 +282,12 @@ class _Observer:
 def _optimise(model: GalaxyModel, observe: _Observer, data: tf.Tensor, steps: int, start: int, seed: int) -> _Fit:
     count = data.shape[0]
     begin = tf.random.stateless_normal([count, model.latent_dim], [seed, start]) * (0.0 if start == 0 else 1.0)
-    u, shift = tf.Variable(begin), tf.Variable(tf.zeros([count, 2]))
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, steps))
-    optimizer.build([u, shift])
 
-    @tf.function
-    def step() -> None:
-        with tf.GradientTape() as tape:
-            chi2, _, _ = observe.fit(model.generate(u), shift, data)
-            loss = tf.reduce_sum(chi2) + tf.reduce_sum(u**2)
-        optimizer.apply(tape.gradient(loss, [u, shift]), [u, shift])
+    def loss(u: tf.Tensor, shift: tf.Tensor) -> tf.Tensor:
+        chi2, _, _ = observe.fit(model.generate(u), shift, data)
+        return tf.reduce_sum(chi2) + tf.reduce_sum(u**2)
 
-    for _ in range(steps):
-        step()
+    u, shift = adam_minimum(loss, [begin, tf.zeros([count, 2])], steps)
     chi2, flux, images = observe.fit(model.generate(u), shift, data)
     return _Fit(*(values.numpy() for values in (u, shift, flux, chi2, images)))
 

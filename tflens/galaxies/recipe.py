@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,7 +24,7 @@ from tflens.galaxies.flow import Flow
 from tflens.galaxies.networks import make_network, network_class
 from tflens.galaxies.posterior import gaussian_kl
 from tflens.galaxies.source import GalaxyModel
-from tflens.galaxies.training import Record, Report, train
+from tflens.galaxies.training import Record, Report, seconds_of_training, train
 from tflens.galaxies.vae import GalaxyVAE, PosteriorOf, posterior_draws
 from tflens.galaxies.watching import TrainingWatcher, is_due
 
@@ -69,16 +68,13 @@ class FlowSchedule(Schedule):
 
 @dataclass(frozen=True)
 class Data:
-    """Where the galaxies come from, and which PSF they are seen through.
+    """How the galaxies of the dataset are seen.
 
     Args:
         psf: "hst", like that of HST's ACS at F814W; "dataset", the one in its manifest; or "none".
-        count, seed: of simulated galaxies, for the command that makes them.
     """
 
     psf: str = "hst"
-    count: int = 30_000
-    seed: int = 1
 
 
 @dataclass(frozen=True)
@@ -172,32 +168,23 @@ def train_galaxy_model(
         reports: what is told of the training on the way.
 
     Returns:
-        The model, and the seconds that each stage took in this process.
+        The model, and the seconds that the epochs of each stage took, in however many calls; draws of q are not in it.
 
     Raises:
         ParameterError: the directory holds a run of another configuration, or the data do not suit it.
     """
     config, directory = check_config(config), Path(directory)
     _claim(directory, config)
-    stages: dict[str, float] = {}
-
-    @contextmanager
-    def stage(name: str) -> Iterator[Path]:
-        began = time.perf_counter()
-        yield directory / name
-        stages[f"{name}_seconds"] = time.perf_counter() - began
-
-    with stage("vae") as folder:
-        vae = train_vae(config, galaxies, folder, reports)
-    with stage("flow") as folder:
-        flow = train_flow(config, vae.posterior, galaxies, folder, reports)
+    stages = ["vae", "flow"]
+    vae = train_vae(config, galaxies, directory / "vae", reports)
+    flow = train_flow(config, vae.posterior, galaxies, directory / "flow", reports)
     if _is_joint(config):
-        with stage("joint") as folder:
-            train_jointly(config, vae, flow, galaxies, folder, reports)
+        stages += ["joint", "final_flow"]
+        train_jointly(config, vae, flow, galaxies, directory / "joint", reports)
         # It has seen the posterior with Newton's steps of the training; the model takes more.
-        with stage("final_flow") as folder:
-            train_flow(config, vae.posterior, galaxies, folder, reports, flow)
-    return as_model(config, vae, flow, galaxies["train"].manifest), stages
+        train_flow(config, vae.posterior, galaxies, directory / "final_flow", reports, flow)
+    model = as_model(config, vae, flow, galaxies["train"].manifest)
+    return model, {stage: seconds_of_training(directory / stage) for stage in stages}
 
 
 def train_vae(config: Config, galaxies: Splits, directory: Path, reports: Reports | None = None) -> GalaxyVAE:

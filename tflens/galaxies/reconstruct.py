@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 from numpy.typing import ArrayLike
 
+from tflens.galaxies.adam import adam_minimum
 from tflens.galaxies.source import GalaxyModel
 
 
@@ -30,17 +30,10 @@ def fit_latents(
     Returns:
         u `[batch, D]`.
     """
-    u = tf.Variable(tf.zeros((image.shape[0], model.latent_dim)))
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.1, steps))
-    optimizer.build([u])
 
-    @tf.function
-    def step() -> None:
-        with tf.GradientTape() as tape:
-            residual = (image - psf(model.generate(u, condition))) / sigma[:, None, None]
-            loss = tf.reduce_sum(residual**2) + tf.reduce_sum(u**2)
-        optimizer.apply([tape.gradient(loss, u)], [u])
+    def loss(u: tf.Tensor) -> tf.Tensor:
+        residual = (image - psf(model.generate(u, condition))) / sigma[:, None, None]
+        return tf.reduce_sum(residual**2) + tf.reduce_sum(u**2)
 
-    for _ in range(steps):
-        step()
-    return tf.convert_to_tensor(u)
+    (u,) = adam_minimum(loss, [tf.zeros((image.shape[0], model.latent_dim))], steps)
+    return u

@@ -1,13 +1,15 @@
 """A trained galaxy model: the neural source of a lens fit, saved, found and loaded."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tflens.errors import ParameterError, SavedModelError
 from tflens.galaxies.condition import Condition
@@ -179,6 +181,18 @@ class GalaxyModel:
         """`n` galaxies drawn from the prior, `[n, ny, nx]`; the same for the same seed."""
         return self.generate(tf.random.stateless_normal([n, self.latent_dim], [seed, 0]), condition)
 
+    def replace(self, **changes: Any) -> "GalaxyModel":
+        """The same model, networks and all, but for the given arguments of the constructor.
+
+        Raises:
+            ParameterError: the constructor refuses them.
+
+        Example:
+            >>> load_galaxy_model("galaxies", version=2).replace(newton_steps=0).newton_steps
+            0
+        """
+        return GalaxyModel(**{name: getattr(self, name) for name in _ARGUMENTS} | changes)
+
     def save(self, directory: str | Path) -> None:
         """Write `config.json`, the networks' weights, the PSF, and a TensorFlow SavedModel in `saved_model/`.
 
@@ -190,8 +204,10 @@ class GalaxyModel:
         directory.mkdir(parents=True, exist_ok=True)
         for name, network in self._networks().items():
             network.save_weights(directory / f"{name}.weights.h5")
+        files = {name: directory / f"{name}.weights.h5" for name in self._networks()}
         if self.psf is not None:
-            np.save(directory / _PSF, self.psf)
+            files["psf"] = directory / _PSF
+            np.save(files["psf"], self.psf)
         config = {
             "format": _FORMAT,
             "format_version": 2,
@@ -202,7 +218,7 @@ class GalaxyModel:
             "newton_steps": self.newton_steps,
             "flow_in_elbo": self.flow_in_elbo,
             **{role: describe_network(role, network) for role, network in self._networks().items()},
-            "sha256": {name: _sha256(directory / f"{name}.weights.h5") for name in self._networks()},
+            "sha256": {name: _sha256(path) for name, path in files.items()},
         }
         (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         self._export(directory / "saved_model")
@@ -236,21 +252,20 @@ class GalaxyModel:
                 # Format 1 knew none of these, nor the kinds of networks: it has the default ones.
                 condition=Condition(**config["condition"]) if config.get("condition") else None,
                 before_psf=config.get("before_psf", True),
-                psf=np.load(directory / _PSF) if (directory / _PSF).exists() else None,
+                psf=_load_psf(directory / _PSF, config["sha256"].get("psf")),
                 newton_steps=config.get("newton_steps", 0),
                 flow_in_elbo=config.get("flow_in_elbo", False),
             )
             digests = {role: config["sha256"][role] for role in KINDS}
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        except SavedModelError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise SavedModelError(
                 f"{directory / 'config.json'} describes no model that can be built: {type(error).__name__}: {error}"
             ) from None
         for name, network in networks.items():
             path = directory / f"{name}.weights.h5"
-            if not path.is_file():
-                raise SavedModelError(f"{path} is missing; restore the model's directory as it was saved")
-            if _sha256(path) != digests[name]:
-                raise SavedModelError(f"{path} is not the file that config.json was written for (its SHA-256 differs)")
+            _check_unchanged(path, digests[name])
             try:
                 network.load_weights(path)
             except (OSError, ValueError, KeyError) as error:
@@ -344,10 +359,23 @@ def find_galaxy_model(name: str | Path, version: int | str | None = None) -> Pat
 _FORMAT = "tflens.galaxies"
 _VERSIONS = (1, 2)
 _PSF = "psf.npy"
+_ARGUMENTS = [name for name in inspect.signature(GalaxyModel.__init__).parameters if name != "self"]
+
+
+def _load_psf(path: Path, digest: str | None) -> NDArray[np.float32] | None:
+    """The PSF, if the model was saved with one; a file without a digest is another model's."""
+    if digest is None:
+        return None
+    _check_unchanged(path, digest)
+    return np.load(path)
+
+
+def _check_unchanged(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise SavedModelError(f"{path} is missing; restore the model's directory as it was saved")
+    if _sha256(path) != digest:
+        raise SavedModelError(f"{path} is not the file that config.json was written for (its SHA-256 differs)")
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-__all__ = ["GalaxyModel", "find_galaxy_model", "load_galaxy_model"]

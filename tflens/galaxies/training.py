@@ -175,6 +175,11 @@ def train(
     return history
 
 
+def seconds_of_training(directory: str | Path) -> float:
+    """Of all epochs that `train` has made in a directory, in however many calls."""
+    return sum(record["seconds"] for record in json.loads((Path(directory) / "history.json").read_text()))
+
+
 def _compiled(step: Callable[[Batch], dict[str, tf.Tensor]], strategy: tf.distribute.Strategy, xla: bool) -> Callable:
     """Iterator and number of steps to the sums of what the steps return, of the galaxies, and of the seconds waited."""
     # Devices cannot meet inside of a function of its own; a single one has its step traced once, not twice.

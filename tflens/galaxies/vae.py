@@ -11,7 +11,7 @@ from tflens.galaxies.decoder import Decoder
 from tflens.galaxies.encoder import Encoder
 from tflens.galaxies.flow import Flow, gaussian_part
 from tflens.galaxies.newton import check_newton_steps, newton_refined
-from tflens.galaxies.posterior import GaussianPosterior, Posterior, gaussian_kl
+from tflens.galaxies.posterior import GaussianPosterior, Posterior
 from tflens.galaxies.training import Trainable, batch_mean, shared_normal
 from tflens.psf import PSF
 
@@ -181,6 +181,3 @@ def posterior_draws(posterior: PosteriorOf, batches: tf.data.Dataset, seed: int)
         return q.draw(tf.random.stateless_normal(shape, tf.stack([seed, tf.cast(index, tf.int32)]))).z
 
     return np.concatenate([draw(b["image"], b["sigma"], i).numpy() for i, b in batches.enumerate()])
-
-
-__all__ = ["GalaxyVAE", "PosteriorOf", "gaussian_kl", "posterior_draws"]
