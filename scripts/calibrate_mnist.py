@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tflens.files import write_atomically
 from tflens.quiet import import_tensorflow_quietly
+from tflens.wilson import wilson
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -138,14 +139,6 @@ def figures(systems: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def plain(value: float) -> dict[str, Any]:
     return {"value": float(value), "spread": None}
-
-
-def wilson(successes: int, n: int) -> list[float]:
-    """68 % interval of a share (Wilson 1927), which stays within 0 and 1."""
-    share = successes / n
-    center = (share + 1 / (2 * n)) / (1 + 1 / n)
-    half = np.sqrt(share * (1 - share) / n + 1 / (4 * n**2)) / (1 + 1 / n)
-    return [float(max(0.0, center - half)), float(min(1.0, center + half))]
 
 
 def commits(systems: list[dict[str, Any]]) -> str:

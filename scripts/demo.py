@@ -15,7 +15,7 @@ from tflens.config import Input, RunConfig
 from tflens.files import write_atomically
 from tflens.quiet import import_tensorflow_quietly
 from tflens.run import execute, prepare
-from tflens.terminal import result_table, showing_progress, verdicts
+from tflens.terminal import print_findings, result_table, showing_progress
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "demo_output"
@@ -43,8 +43,7 @@ def main() -> None:
     figure = corner_figure(fit.posterior, truth)
     write_atomically(OUT / "corner.png", lambda path: figure.savefig(path))
     results.print(result_table(fit))
-    for good, line in verdicts(fit.diagnostics()):
-        results.print(f"{'ok  ' if good else 'look'}  {line}", highlight=False, soft_wrap=True)
+    print_findings(fit.check(), results)
     rows = {row.name: row for row in fit.posterior.table()}
     table = Table(title="truth against fit", title_justify="left")
     for heading in ("parameter", "truth", "median", "95 % interval", "truth inside"):

@@ -19,21 +19,16 @@ from tflens.datasets.pipeline import hst_psf
 from tflens.galaxies import NeuralSource
 from tflens.galaxies.digit_reader import DigitReader
 from tflens.grid import PixelGrid
+from tflens.inference.mocks import Mock, Survey
 from tflens.inference.pipeline import Fit, FitSettings
 from tflens.inference.posterior import Row
 from tflens.inference.progress import Monitor, unwatched
-from tflens.lens_layer import LensLayer
 from tflens.light import LightProfile, Pixelated, Sersic
 from tflens.mass import EPL, Shear
 from tflens.model import LensModel
-from tflens.observation import Observation
 from tflens.parameters import bounded_normal, log_normal, normal
 
 GRID = PixelGrid((72, 80), 0.08)
-PEAK_SNR = (10.0, 50.0)  # of the brightest pixel of the arcs, log-uniform
-LENS_FLUX = (2.0, 6.0)  # of the lens's light, relative to that of the arcs, log-uniform
-SKY = 0.7  # share of the noise's variance in the arcs' brightest pixel that is there without them
-
 PRIORS = {
     "lens.theta_E": log_normal(1.2, 0.15),
     "lens.center_x": normal(0.0, 0.05),
@@ -49,24 +44,10 @@ PRIORS = {
 
 
 @dataclass(frozen=True)
-class System:
-    """A lensed digit: what is observed, and the truth behind it.
+class System(Mock):
+    """A lensed digit: `Mock`, and which digit it is."""
 
-    Attributes:
-        observation: image, noise and PSF.
-        parameters: of mass, lens light and source, by the model's names.
-        stamp: the digit, `[n, n]`, unit sum.
-        label: which digit it is.
-        arcs: the lensed source without noise, `[ny, nx]`.
-        magnification: flux of the arcs over that of the source.
-    """
-
-    observation: Observation
-    parameters: dict[str, float]
-    stamp: np.ndarray
     label: int
-    arcs: np.ndarray
-    magnification: float
 
 
 @dataclass(frozen=True)
@@ -91,37 +72,15 @@ def draw_system(seed: int, index: int) -> System:
     """System `index` of the sample `seed`; each has a digit of its own."""
     stamps, labels = _held_out()
     chosen = np.random.default_rng(seed).permutation(len(stamps))[index]
-    rng = np.random.default_rng([seed, index])
-    model = lens_model(Pixelated(PIXEL_SCALE))
-    parameters = {k: float(v) for k, v in model.physical(tf.constant(rng.standard_normal(model.dim))).items()}
-
-    psf = hst_psf(GRID.pixel_scale)
-    fine = LensLayer(
-        GRID,
-        mass=[EPL(tolerance=1e-12), Shear()],
-        lens_light=model.lens_light,
-        source=[model.source],
-        psf=psf,
-        supersampling=8,
-        padding=psf.shape[0] // 2,
-        dtype="float64",
-    )
-    light, arcs = (image.numpy() for image in fine.images(model.layer_inputs(parameters, stamps[chosen])))
-    magnification = float(arcs.sum())  # the digit's own flux is 1
-    light *= np.exp(rng.uniform(*np.log(LENS_FLUX))) * arcs.sum() / light.sum()
-    # Sky and photons. In these units the noise is 1 where the arcs peak, if the lens's light has faded there.
-    signal = np.exp(rng.uniform(*np.log(PEAK_SNR)))
-    light, arcs = light * signal / arcs.max(), arcs * signal / arcs.max()
-    noise = np.sqrt(SKY + (1 - SKY) * (light + arcs) / signal)
-    image = light + arcs + noise * rng.standard_normal(noise.shape)
     name = f"digit {labels[chosen]}, system {index} of seed {seed}"
-    observation = Observation(image, noise, psf, GRID.pixel_scale, name=name)
-    return System(observation, parameters, stamps[chosen], int(labels[chosen]), arcs, magnification)
+    model = lens_model(Pixelated(PIXEL_SCALE))
+    mock = Survey(GRID, hst_psf(GRID.pixel_scale)).draw(model, stamps[chosen], [seed, index], name)
+    return System(**vars(mock), label=int(labels[chosen]))
 
 
 def settings(seed: int = 0) -> FitSettings:
-    """How the systems are fitted: by two thirds of the usual transitions, which is enough for the lens."""
-    return FitSettings(seed=seed, warmup=200, draws=200)
+    """How the systems are fitted: by two thirds of the usual draws, which is enough for the lens."""
+    return FitSettings(seed=seed, draws=200)
 
 
 def fit_blind(system: System, settings: FitSettings, monitor: Monitor = unwatched) -> tuple[Fit, list[str]]:

@@ -31,7 +31,7 @@ def identity(points):
 def long_run() -> tuple[hmc.Chains, list]:
     heard = []
     chains = hmc.sample(
-        gaussian,
+        hmc.Sampler(gaussian, 3, "float64"),
         MEAN + 0.3,
         fisher,
         chains=6,
@@ -44,7 +44,7 @@ def long_run() -> tuple[hmc.Chains, list]:
 
 
 def short_run(seed: int) -> hmc.Chains:
-    return hmc.sample(gaussian, MEAN, fisher, chains=2, warmup=60, draws=20, seed=seed)
+    return hmc.sample(hmc.Sampler(gaussian, 3, "float64"), MEAN, fisher, chains=2, warmup=60, draws=20, seed=seed)
 
 
 class TestGaussian:
@@ -110,7 +110,7 @@ class TestHardDensities:
         return -0.5 * tf.reduce_sum(u**2, -1) - fall
 
     def test_divergences_are_counted_where_the_density_falls_off_a_cliff(self):
-        chains = hmc.sample(self.cliff, np.zeros(2), identity, chains=4, warmup=60, draws=60)
+        chains = hmc.sample(hmc.Sampler(self.cliff, 2, "float64"), np.zeros(2), identity, chains=4, warmup=60, draws=60)
         assert chains.diverging.any()
         assert (chains.acceptance[chains.diverging] == 0).all()
         assert (chains.u[..., 0] <= 1).all()
@@ -122,7 +122,7 @@ class TestHardDensities:
             inside = u[:, 0] < 1
             return tf.where(inside, -0.5 * tf.reduce_sum(u**2, -1), tf.constant(outside, u.dtype))
 
-        chains = hmc.sample(walled, np.zeros(2), identity, chains=4, warmup=60, draws=60)
+        chains = hmc.sample(hmc.Sampler(walled, 2, "float64"), np.zeros(2), identity, chains=4, warmup=60, draws=60)
         assert (chains.u[..., 0] < 1).all()
         assert np.isfinite(chains.log_prob).all()
         assert np.isfinite(chains.acceptance).all()
@@ -130,6 +130,51 @@ class TestHardDensities:
 
     def test_float32_stays_float32(self):
         center = np.zeros(2, np.float32)
-        chains = hmc.sample(lambda u: -0.5 * tf.reduce_sum(u**2, -1), center, identity, chains=2, warmup=60, draws=25)
+        chains = hmc.sample(hmc.Sampler(self.cliff, 2), center, identity, chains=2, warmup=60, draws=25)
         assert chains.u.dtype == np.float32
         assert chains.u.shape == (2, 25, 2)
+
+
+class TestTwistedDensity:
+    """A thin sheet that is bent: y | x ~ N((x^2 - 1) / 2, 0.1^2), x ~ N(0, 1), in each of four planes (Haario et al.
+    1999, Comput. Stat. 14, 375). Its stiff directions turn from place to place, as those of a galaxy's latents do."""
+
+    WIDTH = 0.1
+
+    def log_prob(self, u):
+        x, y = u[:, :4], u[:, 4:]
+        return -0.5 * tf.reduce_sum(x**2 + ((y - (x**2 - 1) / 2) / self.WIDTH) ** 2, -1)
+
+    def fisher(self, points):
+        x = points[:, :4]
+        result = np.zeros((len(points), 8, 8))
+        for i in range(4):
+            slope = np.stack([-x[:, i], np.ones(len(x))], -1) / self.WIDTH
+            result[:, i::4, i::4] = slope[:, :, None] * slope[:, None, :]
+            result[:, i, i] += 1
+        return result
+
+    def test_moments_within_monte_carlo_error(self):
+        import arviz as az
+
+        sampler = hmc.Sampler(self.log_prob, 8, "float64")
+        u = hmc.sample(sampler, np.repeat([0.0, -0.5], 4), self.fisher, chains=6, warmup=150, draws=400, seed=2).u
+        for values, mean, variance in ((u[..., :4], 0.0, 1.0), (u[..., 4:], 0.0, 0.5 + self.WIDTH**2)):
+            for i in range(4):
+                ess = float(az.ess(values[..., i]))
+                assert ess > 100
+                assert float(az.rhat(values[..., i])) < 1.05
+                assert abs(values[..., i].mean() - mean) < 4 * np.sqrt(variance / ess)
+
+
+class TestSampler:
+    def test_another_density_of_the_same_sampler_needs_no_new_program(self):
+        width = tf.Variable(1.0, dtype=tf.float64)
+        sampler = hmc.Sampler(lambda u: -0.5 * tf.reduce_sum((u / width) ** 2, -1), 2, "float64")
+        first = hmc.sample(sampler, np.zeros(2), identity, chains=2, warmup=40, draws=40).u
+        traces = sampler.transit.experimental_get_tracing_count()
+        width.assign(10.0)
+        curvature = lambda points: identity(points) / 100  # noqa: E731
+        second = hmc.sample(sampler, np.zeros(2), curvature, chains=2, warmup=40, draws=40).u
+        assert sampler.transit.experimental_get_tracing_count() == traces == 1
+        np.testing.assert_allclose(second, 10 * first, rtol=1e-6)

@@ -245,11 +245,11 @@ class TestMocks:
     def test_signal_to_noise_and_noise_are_as_stated(self, scripts):
         mocks, _ = scripts
         system = mocks.draw_system(3, 1)
-        low, high = mocks.PEAK_SNR
+        low, high = mocks.Survey.peak_snr
         noise = system.observation.noise
         # Where the lens's light has not faded its photons add to the noise.
         assert low / 2 < (system.arcs / noise).max() < high
-        assert noise.min() >= np.sqrt(mocks.SKY)
+        assert noise.min() >= np.sqrt(mocks.Survey.sky)
         # Far from lens and arcs the image is sky alone.
         corner = (system.observation.image / noise)[:8, :8]
         assert abs(corner.std() - 1) < 4 / np.sqrt(2 * corner.size)

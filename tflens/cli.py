@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from tflens import __version__
+from tflens.cli_calibrate import calibrate
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
-from tflens.terminal import reporting
+from tflens.terminal import print_findings, reporting
 
 if TYPE_CHECKING:
     from tflens.config import RunConfig
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
+app.command()(calibrate)
 
 
 class Source(StrEnum):
@@ -142,7 +144,7 @@ def fit(
     ] = 8,
     warmup: Annotated[
         int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.", rich_help_panel=_EFFORT)
-    ] = 300,
+    ] = 120,
     draws: Annotated[
         int, typer.Option(min=20, help="Steps of each chain that are kept.", rich_help_panel=_EFFORT)
     ] = 300,
@@ -220,7 +222,7 @@ def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, mes
     from tflens.output import RESULTS
     from tflens.quiet import import_tensorflow_quietly
     from tflens.run import execute, prepare
-    from tflens.terminal import result_table, showing_progress, verdicts
+    from tflens.terminal import result_table, showing_progress
 
     def note(message: str) -> None:
         messages.print(f"[yellow]note:[/] {escape(message)}", highlight=False, soft_wrap=True)
@@ -236,10 +238,7 @@ def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, mes
     if not results.is_terminal:
         results = Console(width=120)
     results.print(result_table(fit))
-    for good, line in verdicts(fit.diagnostics()):
-        results.print(
-            f"{'[green]ok[/]  ' if good else '[yellow]look[/]'}  {escape(line)}", highlight=False, soft_wrap=True
-        )
+    print_findings(fit.check(), results)
     messages.print(f"wrote {', '.join(RESULTS)} to {escape(str(job.folder))}", highlight=False, soft_wrap=True)
 
 

@@ -19,7 +19,7 @@ from tflens.mass import EPL, MassProfile, Shear
 from tflens.mass.total import Total, total
 from tflens.observation import Observation
 from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base, log_normal, to_base
-from tflens.refinement import suggest_refinement
+from tflens.refinement import rendering_error, suggest_refinement
 
 Frame = tuple[slice, slice]
 
@@ -263,9 +263,8 @@ class LensTarget:
         supersampling: int = 1,
         refine: np.ndarray | None = None,
     ) -> None:
-        self.model, self.observation = model, observation
+        self.model = model
         self.frame = frame if frame is not None else (slice(None), slice(None))
-        self.image, self.noise = observation.image[self.frame], observation.noise[self.frame]
         self.grid = observation.grid.cutout(*self.frame)
         self.layer = LensLayer(
             self.grid,
@@ -280,11 +279,10 @@ class LensTarget:
         )
         # Variables, so that data of the same shape can be exchanged without compiling anything again.
         self._weight = tf.Variable(np.zeros(self.grid.shape), dtype=model.dtype, trainable=False)
-        self._data = tf.Variable(np.zeros(self.image.size), dtype=model.dtype, trainable=False)
-        # A component brighter than the whole image in signal-to-noise is what the data rule out, and no more.
-        usable = observation.mask[self.frame]
-        self.prior_scale = float(max(10.0, np.linalg.norm(self.image[usable] / self.noise[usable])))
-        self.use(usable)
+        self._data = tf.Variable(np.zeros(self._weight.shape.num_elements()), dtype=model.dtype, trainable=False)
+        self.prior_scale = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
+        self._take(observation)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
         self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
         self._compiled_source = tf.function(self._source_design, jit_compile=True, autograph=False)
@@ -294,6 +292,35 @@ class LensTarget:
         self._value_and_gradient = Direct(self._tempered, jit_compile=False)
         # One lens has nothing to share among cores: a single program, if there is no network outside of it.
         self._alone = self._value_and_gradient if model.latent_dim else Direct(self._tempered)
+
+    def observe(self, observation: Observation) -> None:
+        """Exchanges the data for those of another lens; nothing is compiled again.
+
+        Args:
+            observation: of the same shape, pixel scale and PSF; the frame stays what it is.
+
+        Raises:
+            ParameterError: it differs in one of these.
+        """
+        if not self.suits(observation):
+            mine, other = self.observation.grid, observation.grid
+            raise ParameterError(
+                f"this target was compiled for images of shape {mine.shape} with pixels of {mine.pixel_scale} arcsec "
+                f"and one PSF; the observation {observation.name!r} has shape {other.shape} with pixels of "
+                f"{other.pixel_scale} arcsec, or another PSF: make a new LensTarget"
+            )
+        self._take(observation)
+
+    def suits(self, observation: Observation) -> bool:
+        """Whether `observe` takes it: whether shape, pixel scale and PSF are those of this target."""
+        same_psf = np.array_equal(self.observation.psf, observation.psf)
+        return same_psf and self.observation.grid == observation.grid
+
+    def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function(target, ...)` of this target and tensors, traced once for each shape and kept with the target."""
+        if function not in self._programs:
+            self._programs[function] = tf.function(partial(function, self), autograph=False)
+        return self._programs[function]
 
     def use(self, mask: np.ndarray) -> None:
         """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
@@ -313,13 +340,24 @@ class LensTarget:
         self._weight.assign(weight)
         self._data.assign((weight * self.image).reshape(-1))
 
-    def refined(self, u: np.ndarray, supersampling: int, tolerance: float = 0.05) -> "LensTarget":
+    def _take(self, observation: Observation) -> None:
+        self.observation = observation
+        self.image, self.noise = observation.image[self.frame], observation.noise[self.frame]
+        # A component brighter than the whole image in signal-to-noise is what the data rule out, and no more.
+        usable = observation.mask[self.frame]
+        self.prior_scale.assign(max(10.0, np.linalg.norm(self.image[usable] / self.noise[usable])))
+        self.use(usable)
+
+    def refined(
+        self, u: np.ndarray, supersampling: int, tolerance: float = 0.05, at_least: np.ndarray | None = None
+    ) -> "LensTarget":
         """The same target sampled more finely, and most finely where models near given points need it.
 
         Args:
             u: likely points `[n, dim]`.
             supersampling: samples along each side of a pixel.
             tolerance: largest rendering error of any of them in any pixel, in units of the noise.
+            at_least: a map `[ny, nx]` for `LensLayer`'s `refine` that the new one is to contain.
 
         Raises:
             ParameterError: `supersampling` is not a whole number from 1.
@@ -327,18 +365,27 @@ class LensTarget:
         Warns:
             UserWarning: the tolerance cannot be met, see `suggest_refinement`.
         """
+        layer = self.layer.replace(supersampling=supersampling)
+        refine = suggest_refinement(layer, *self._scene(u), tolerance)
+        if at_least is not None:
+            refine = np.maximum(refine, at_least)
+        target = LensTarget(self.model, self.observation, self.frame, supersampling, refine)
+        target.use(self.mask)
+        return target
+
+    def rendering_error(self, u: np.ndarray) -> float:
+        """The largest rendering error of models at given points `[n, dim]`, in units of the noise."""
+        return rendering_error(self.layer, *self._scene(u))
+
+    def _scene(self, u: np.ndarray) -> tuple[dict[str, list[Values]], np.ndarray]:
+        """Models at points `[n, dim]` with their amplitudes, as the layer takes them, and the noise."""
         points = tf.constant(u, self.model.dtype)
         values, amplitudes = self.model.physical(points), tf.nn.relu(self.linear(points).mean)
         inputs = self.model.layer_inputs(values, self.source_image(points))
         for i, light in enumerate([*inputs["lens_light"], *inputs["source"]]):
             light["amp"] = amplitudes[:, i]
         # A pixel that is not used has no noise to speak of: it counts through the PSF alone.
-        noise = np.where(self.mask, self.noise, self.noise[self.mask].max())
-        layer = self.layer.replace(supersampling=supersampling)
-        refine = suggest_refinement(layer, inputs, noise, tolerance)
-        target = LensTarget(self.model, self.observation, self.frame, supersampling, refine)
-        target.use(self.mask)
-        return target
+        return inputs, np.where(self.mask, self.noise, self.noise[self.mask].max())
 
     def source_image(self, u: tf.Tensor) -> tf.Tensor | None:
         """Pixels of the source for base-space values u, or None for a source without a network."""
@@ -445,7 +492,7 @@ class LensTarget:
         return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
 
     def _tempered(self, u: tf.Tensor, power: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        constants = self._weight, self._data
+        constants = self._weight, self._data, self.prior_scale
         if not self.model.latent_dim:
             return tuple(in_streams(lambda part: self._compiled_posterior(part, power, *constants), [u]))
         latents = self.model.latents(u)
@@ -459,13 +506,18 @@ class LensTarget:
         return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
 
     def _physical_posterior(
-        self, u: tf.Tensor, power: tf.Tensor, weight: tf.Tensor, data: tf.Tensor
+        self, u: tf.Tensor, power: tf.Tensor, weight: tf.Tensor, data: tf.Tensor, prior_scale: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        value, gradient, _ = self._physical_likelihood(u, None, weight, data)
+        value, gradient, _ = self._physical_likelihood(u, None, weight, data, prior_scale)
         return power * value + self.log_prior(u), power * gradient - u
 
     def _physical_likelihood(
-        self, physical: tf.Tensor, image: tf.Tensor | None, weight: tf.Tensor, data: tf.Tensor
+        self,
+        physical: tf.Tensor,
+        image: tf.Tensor | None,
+        weight: tf.Tensor,
+        data: tf.Tensor,
+        prior_scale: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the source's pixels."""
 
@@ -473,7 +525,7 @@ class LensTarget:
             with tf.GradientTape() as tape:
                 tape.watch(arguments)
                 design = self._physical_design(arguments[0], weight, arguments[1] if arguments[1:] else None)
-                value = marginalize(design, data, self.prior_scale, self.model.positive).log_likelihood
+                value = marginalize(design, data, prior_scale, self.model.positive).log_likelihood
             return [value, *tape.gradient(value, arguments)]
 
         arguments = [physical] if image is None else [physical, image]

@@ -100,11 +100,14 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def summary(fit: Any) -> dict[str, Any]:
-    """Results in plain values: every row of the table, derived quantities, diagnostics, seconds of every stage."""
+    """Results in plain values: every row of the table, derived quantities, what the checks found, diagnostics, seconds
+    of every stage."""
+
     return {
         "name": fit.observation.name,
         "parameters": {row.name: _plain(asdict(row)) for row in fit.posterior.table()},
         "derived": derived(fit),
+        "check": [_plain(asdict(finding)) for finding in fit.check()],
         "diagnostics": _plain(fit.diagnostics()),
         "seconds": _plain(fit.seconds),
     }

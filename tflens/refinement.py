@@ -57,27 +57,14 @@ def suggest_refinement(
                [ 4, 64,  4],
                [ 1,  4,  1]])
     """
-    noise = np.broadcast_to(np.asarray(noise, np.float64), layer.grid.shape)
-    if not (noise > 0).all():
-        raise ParameterError("suggest_refinement: the noise must be positive in every pixel")
+    noise = _positive(noise, layer, "suggest_refinement")
     levels = list(levels)
     if levels != sorted(set(levels)) or not all(isinstance(n, int | np.integer) and n > 1 for n in levels):
         raise ParameterError(f"suggest_refinement: levels must be ascending whole numbers above 1, got {levels}")
     cell = layer.get_config()["psf_supersampling"]
-    kernel = np.ones((1, 1)) if layer.psf is None else layer.psf.kernel
-    psf = PSF(kernel, layer.grid.shape, supersampling=cell, dtype="float64")
-    bare = _without_psf(layer, cell)
-    weight = _weight(psf, noise, bare.grid.shape)
-
-    def render(refine: np.ndarray) -> np.ndarray:
-        """Images before the PSF, `[models, cells]`, per pixel's area."""
-        image = bare.replace(refine=_on_cells(refine, cell))(inputs).numpy()
-        return cell**2 * image.reshape(-1, *bare.grid.shape).astype(np.float64)
-
-    def largest(error: np.ndarray) -> float:
-        """After the PSF, over models and pixels, in units of the noise."""
-        return float(np.max(np.abs(psf.convolve(tf.constant(error))) / noise))
-
+    scene = _Scene(layer, inputs, noise)
+    render, largest = scene.render, scene.largest
+    weight = _weight(scene.psf, noise, scene.bare.grid.shape)
     refine = np.ones(layer.grid.shape, int)
     candidates, budget = np.ones(layer.grid.shape, bool), tolerance
     for level in levels:
@@ -97,6 +84,62 @@ def suggest_refinement(
             stacklevel=2,
         )
     return refine
+
+
+def rendering_error(
+    layer: LensLayer, inputs: dict[str, list[dict[str, Any]]], noise: np.ndarray | float, factor: int = 4
+) -> float:
+    """The largest error of a layer's own sampling, its `refine` included, in units of the noise.
+
+    Measured against `factor` times more parts along each side of every pixel.
+
+    Args:
+        layer, inputs, noise: as for `suggest_refinement`.
+        factor: a whole number above 1.
+
+    Raises:
+        ParameterError: the noise is not positive.
+
+    Example:
+        >>> from tflens.light import Sersic
+        >>> layer = LensLayer(PixelGrid((9, 11), 0.1), lens_light=[Sersic()], supersampling=2)
+        >>> galaxy = {"R_sersic": 0.5, "n_sersic": 4.0, "e1": 0.0, "e2": 0.0, "center_x": 0.0, "center_y": 0.0}
+        >>> inputs = {"lens_light": [galaxy | {"amp": 1.0}]}
+        >>> refine = suggest_refinement(layer, inputs, noise=0.05)
+        >>> [rendering_error(each, inputs, 0.05) < 0.05 for each in (layer, layer.replace(refine=refine))]
+        [False, True]
+    """
+    scene = _Scene(layer, inputs, _positive(noise, layer, "rendering_error"))
+    refine = layer.get_config()["refine"]
+    refine = np.ones(layer.grid.shape, int) if refine is None else np.asarray(refine)
+    return scene.largest(scene.render(refine) - scene.render(factor * refine))
+
+
+class _Scene:
+    """Models of a layer, drawn with any refinement before the PSF, and what an error of them does after it."""
+
+    def __init__(self, layer: LensLayer, inputs: dict[str, list[dict[str, Any]]], noise: np.ndarray) -> None:
+        self.cell = layer.get_config()["psf_supersampling"]
+        kernel = np.ones((1, 1)) if layer.psf is None else layer.psf.kernel
+        self.psf = PSF(kernel, layer.grid.shape, supersampling=self.cell, dtype="float64")
+        self.bare = _without_psf(layer, self.cell)
+        self.inputs, self.noise = inputs, noise
+
+    def render(self, refine: np.ndarray) -> np.ndarray:
+        """Images before the PSF, `[models, cells]`, per pixel's area."""
+        image = self.bare.replace(refine=_on_cells(refine, self.cell))(self.inputs).numpy()
+        return self.cell**2 * image.reshape(-1, *self.bare.grid.shape).astype(np.float64)
+
+    def largest(self, error: np.ndarray) -> float:
+        """After the PSF, over models and pixels, in units of the noise."""
+        return float(np.max(np.abs(self.psf.convolve(tf.constant(error))) / self.noise))
+
+
+def _positive(noise: np.ndarray | float, layer: LensLayer, caller: str) -> np.ndarray:
+    noise = np.broadcast_to(np.asarray(noise, np.float64), layer.grid.shape)
+    if not (noise > 0).all():
+        raise ParameterError(f"{caller}: the noise must be positive in every pixel")
+    return noise
 
 
 def _without_psf(layer: LensLayer, cell: int) -> LensLayer:

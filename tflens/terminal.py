@@ -2,9 +2,9 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -25,6 +25,7 @@ from tflens.errors import ParameterError, TflensError
 from tflens.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:
+    from tflens.inference.check import Finding
     from tflens.inference.pipeline import Fit
     from tflens.inference.progress import Monitor, Status
 
@@ -159,64 +160,17 @@ def result_table(fit: "Fit") -> Table:
     return table
 
 
-def verdicts(diagnostics: dict[str, Any]) -> list[tuple[bool, str]]:
-    """What the diagnostics say, in words: whether each is as it should be, and a line about it.
+def print_findings(findings: "Sequence[Finding]", console: Console) -> None:
+    """As `tflens.inference.check.in_words`, in colours."""
+    from tflens.inference.check import verdict, worst_first
 
-    The limits are those of Vehtari et al. 2021 (Bayesian Analysis 16, 667) for R-hat and effective sample size.
+    console.print(f"[bold]{escape(verdict(findings))}[/]", highlight=False, soft_wrap=True)
+    for finding in worst_first(findings):
+        level = f"[{_COLORS[finding.level]}]{finding.level:<7}[/]"
+        console.print(f"{level}  {escape(finding.words)}", highlight=False, soft_wrap=True)
 
-    Example:
-        >>> sampler = {"max_r_hat": 1.2, "min_ess": 90.0, "acceptance": 0.8, "divergences": 0, "chains": 8, "draws": 50}
-        >>> image = {"chi2": 1.0, "chi2_arcs": 1.0, "arc_pixels": 99, "used_pixels": 900, "latent_norm": None}
-        >>> starts = {"starts_agreeing": 5, "starts_polished": 8, "bad_gradients": 0}
-        >>> verdicts(sampler | image | starts)[0]
-        (False, 'chains disagree: largest R-hat 1.200, should be below 1.01; take more --warmup and --draws')
-    """
-    d = diagnostics
-    lines = []
 
-    def judge(good: bool, if_good: str, if_bad: str) -> None:
-        lines.append((good, if_good if good else if_bad))
-
-    r_hat = f"largest R-hat {d['max_r_hat']:.3f}"
-    judge(
-        d["max_r_hat"] < 1.01,
-        f"chains agree: {r_hat} (below 1.01)",
-        f"chains disagree: {r_hat}, should be below 1.01; take more --warmup and --draws",
-    )
-    ess = f"smallest effective sample size {d['min_ess']:.0f} of {d['chains'] * d['draws']} draws"
-    judge(d["min_ess"] >= 400, f"enough draws: {ess}", f"few draws: {ess}, should be 400 or more; take more --draws")
-    acceptance = f"acceptance {d['acceptance']:.2f}, {d['divergences']} divergent transitions"
-    judge(
-        d["divergences"] == 0 and 0.5 < d["acceptance"] < 0.99,
-        f"sampler healthy: {acceptance}",
-        f"sampler strained: {acceptance}; intervals may be too narrow",
-    )
-    starts = f"{d['starts_agreeing']} of {d['starts_polished']} polished starts reached the best optimum"
-    judge(
-        d["starts_agreeing"] > 1 or d["starts_polished"] == 1,
-        starts,
-        f"only {starts}; a better one may have been missed, take more --starts",
-    )
-    chi2 = f"chi^2 per pixel {d['chi2']:.2f} over {d['used_pixels']} pixels"
-    if d["chi2_arcs"] is None:
-        lines.append((False, f"{chi2}; no arcs were found"))
-    else:
-        chi2 = f"chi^2 per pixel {d['chi2_arcs']:.2f} in the arcs ({d['arc_pixels']} pixels), {d['chi2']:.2f} in all"
-        judge(
-            d["chi2_arcs"] < 1.25,
-            f"arcs explained: {chi2}",
-            f"arcs not fully explained: {chi2}; the intervals do not include what the model lacks",
-        )
-    if d["latent_norm"] is not None:
-        norm = f"|u|^2 / D = {d['latent_norm']:.2f}"
-        judge(
-            d["latent_norm"] < 1.5,
-            f"source looks like a galaxy the network knows: {norm} (1 is typical)",
-            f"source unlike the galaxies the network knows: {norm}, 1 is typical",
-        )
-    if d["bad_gradients"]:
-        lines.append((False, f"{d['bad_gradients']} gradients were not finite and were skipped"))
-    return lines
+_COLORS = {"ok": "green", "note": "cyan", "warning": "yellow", "failure": "bold red"}
 
 
 def live_values(status: "Status") -> str:

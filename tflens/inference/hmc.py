@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from scipy import linalg
 
 from tflens._tfp import mcmc
 from tflens.inference.progress import Progress, silent
@@ -12,11 +13,14 @@ from tflens.inference.progress import Progress, silent
 # Stan's convention: an energy error this large means that the trajectory left the region the integrator can follow.
 DIVERGENCE = 1000.0
 
-_CHUNK = 20  # transitions between two looks of the host
-_TRAJECTORY = 4.0  # in whitened units; a curved posterior is wider than its curvature says
-_MAX_LEAPFROG = 32
-_FIRST_STEP = 0.4
+_CHUNK = 5  # transitions between two looks of the host
+_QUARTER = np.pi / 2  # of the period of a unit Gaussian: a trajectory of this length forgets where it began
+_FIRST_LEAPFROG, _MAX_LEAPFROG = 48, 64
+_FIRST_STEP = 0.3
+_STABLE = 1.0  # first step of a window, in units of the narrowest width; leapfrog is unstable beyond 2
 _START = 0.3
+# How far each window's metric goes from the mean curvature to the inverse of the chains' covariance.
+_TOWARDS_COVARIANCE = (0.5, 0.75, 1.0)
 
 
 class Chains(NamedTuple):
@@ -41,138 +45,196 @@ class Chains(NamedTuple):
     gradients: int
 
 
+class Sampler:
+    """A log density and the compiled program that draws from it, again and again as the density's data change.
+
+    Args:
+        log_prob: of `[chains, dim]`, returning `[chains]`.
+        dim: number of coordinates.
+        dtype: of the coordinates.
+    """
+
+    def __init__(self, log_prob: Callable[[tf.Tensor], tf.Tensor], dim: int, dtype: Any = "float32") -> None:
+        self.log_prob = log_prob
+        self.origin = tf.Variable(np.zeros(dim), dtype=dtype, trainable=False)
+        self.factor = tf.Variable(np.eye(dim), dtype=dtype, trainable=False)
+        self.transit = tf.function(self._transit, autograph=False)
+
+    def whiten(self, origin: np.ndarray, factor: np.ndarray) -> None:
+        """Changes the coordinates w that chains move in: u = origin + factor w."""
+        self.origin.assign(origin.astype(self.origin.dtype.as_numpy_dtype))
+        self.factor.assign(factor.astype(self.factor.dtype.as_numpy_dtype))
+
+    def to_w(self, u: np.ndarray) -> tf.Tensor:
+        """Whitened coordinates of points `[n, dim]`."""
+        factor, origin = (each.numpy().astype(np.float64) for each in (self.factor, self.origin))
+        return tf.constant(linalg.solve_triangular(factor, (u - origin).T, lower=True).T, self.origin.dtype)
+
+    def _transit(self, w: tf.Tensor, step_size: tf.Tensor, leapfrog_steps: tf.Tensor, seed: tf.Tensor) -> Any:
+        points, (density, log_accept) = mcmc.sample_chain(
+            _CHUNK,
+            w,
+            kernel=mcmc.HamiltonianMonteCarlo(lambda w: self.log_prob(self._to_u(w)), step_size, leapfrog_steps),
+            trace_fn=lambda _, results: (results.accepted_results.target_log_prob, results.log_accept_ratio),
+            seed=seed,
+        )
+        return points, self._to_u(points), density, log_accept
+
+    def _to_u(self, w: tf.Tensor) -> tf.Tensor:
+        return self.origin + tf.linalg.matvec(self.factor, w)
+
+
 def sample(
-    log_prob: Callable[[tf.Tensor], tf.Tensor],
+    sampler: Sampler,
     center: np.ndarray,
     curvature: Callable[[np.ndarray], np.ndarray],
     *,
     chains: int = 8,
-    warmup: int = 300,
-    draws: int = 400,
+    warmup: int = 120,
+    draws: int = 300,
     seed: int = 0,
-    target_acceptance: float = 0.85,
+    target_acceptance: float = 0.9,
     progress: Progress = silent,
 ) -> Chains:
     """Draws from a log density by HMC in coordinates in which it is nearly a unit Gaussian.
 
-    The coordinates whiten a curvature: at first that at the center, around which the chains start; then, in two more
-    windows of the warm-up, its mean over the chains' positions. A mean of Fisher matrices knows the stiff directions
-    of a curved posterior as no covariance of a few hundred correlated draws does. In each window the step size is
-    adapted anew (Hoffman & Gelman 2014, JMLR 15, 1593). The number of leapfrog steps is jittered, so that no period of
-    the posterior resonates.
+    The coordinates whiten a metric: at first the curvature at the center, around which the chains start; then, in
+    three more windows of the warm-up, something between the mean curvature where the chains are and the inverse of
+    their covariance. The curvature knows the stiff directions of a posterior at once, but where they turn from place
+    to place, as those of a galaxy's latents do, its mean takes nearly everything for stiff, and the chains crawl;
+    the covariance knows how wide the posterior is, once the chains have been around. Its estimate from few draws is
+    drawn to the inverse of the mean curvature (Ledoit & Wolf 2004, J. Multivar. Anal. 88, 365).
+
+    Trajectories are as long as a quarter of a period of the widest direction, which makes draws nearly independent
+    (Neal 2011, Handbook of MCMC, ch. 5), and are jittered so that no period resonates. The step size follows the
+    acceptance of all chains together (Robbins & Monro 1951, Ann. Math. Stat. 22, 400).
 
     Args:
-        log_prob: of `[chains, dim]`, returning `[chains]`.
+        sampler: of the density, with its compiled program.
         center: `[dim]`, the optimum. Chains start from draws around it, of `_START` times the width that its
             curvature tells: where a posterior is far from Gaussian, full draws would land where it has no mass.
         curvature: positive definite matrices `[n, dim, dim]` at points `[n, dim]`: the Gauss-Newton (Fisher) matrix.
         seed: of the sampler; the same seed gives the same chains.
-        target_acceptance: that the step size is adapted to.
+        target_acceptance: that the step size is adapted to. Where the posterior is narrower than elsewhere, steps that
+            suit the rest of it leave a chain stuck for long: so more than the 0.65-0.8 that suit a Gaussian.
     """
-    dim = len(center)
-    dtype = center.dtype
+    dim, dtype = len(center), center.dtype
     rng = np.random.default_rng([seed, 1])
-    origin = tf.Variable(center, trainable=False)
-    factor = tf.Variable(_factor(curvature(center[None])[0], dtype), trainable=False)
-
-    def to_u(w: tf.Tensor) -> tf.Tensor:
-        return origin + tf.matmul(w, factor, transpose_b=True)
-
-    def kernel(step_size: tf.Tensor, leapfrog_steps: tf.Tensor) -> mcmc.TransitionKernel:
-        return mcmc.HamiltonianMonteCarlo(lambda w: log_prob(to_u(w)), step_size, leapfrog_steps)
-
-    def adaptive(leapfrog_steps: tf.Tensor) -> mcmc.TransitionKernel:
-        return mcmc.DualAveragingStepSizeAdaptation(
-            kernel(tf.constant(_FIRST_STEP, dtype), leapfrog_steps),
-            num_adaptation_steps=2**30,
-            target_accept_prob=tf.constant(target_acceptance, dtype),
-        )
-
-    @tf.function(autograph=False)
-    def adapt(w: tf.Tensor, results: Any, leapfrog_steps: tf.Tensor, seed: tf.Tensor) -> Any:
-        return mcmc.sample_chain(
-            _CHUNK,
-            w,
-            previous_kernel_results=results,
-            kernel=adaptive(leapfrog_steps),
-            trace_fn=lambda _, results: results.new_step_size,
-            return_final_kernel_results=True,
-            seed=seed,
-        )
-
-    @tf.function(autograph=False)
-    def transit(w: tf.Tensor, step_size: tf.Tensor, leapfrog_steps: tf.Tensor, seed: tf.Tensor) -> Any:
-        return mcmc.sample_chain(
-            _CHUNK,
-            w,
-            kernel=kernel(step_size, leapfrog_steps),
-            trace_fn=lambda _, results: (results.accepted_results.target_log_prob, results.log_accept_ratio),
-            seed=seed,
-        )
-
+    sampler.whiten(center, _whitening(curvature(center[None])[0]))
+    w = tf.constant(_START * rng.standard_normal((chains, dim)), dtype)
+    step_size, trajectory = _FIRST_STEP, _FIRST_STEP * _FIRST_LEAPFROG
     gradients = 0
 
-    def choose_leapfrog(step_size: float) -> tf.Tensor:
+    def run(w: tf.Tensor) -> tuple[tf.Tensor, "_Piece"]:
+        """One chunk of transitions."""
         nonlocal gradients
-        steps = int(np.clip(round(_TRAJECTORY / step_size * rng.uniform(0.7, 1.3)), 1, _MAX_LEAPFROG))
-        gradients += steps * _CHUNK * chains
-        return tf.constant(steps)
+        leapfrog_steps = int(np.clip(round(trajectory / step_size * rng.uniform(0.7, 1.3)), 1, _MAX_LEAPFROG))
+        seed = tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
+        w, u, density, log_accept = sampler.transit(w, tf.constant(step_size, dtype), tf.constant(leapfrog_steps), seed)
+        gradients += leapfrog_steps * _CHUNK * chains
+        log_accept = np.nan_to_num(log_accept.numpy(), nan=-np.inf)
+        return w[-1], _Piece(u.numpy(), density.numpy(), log_accept, leapfrog_steps)
 
-    def new_seed() -> tf.Tensor:
-        return tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
-
-    w = tf.constant(_START * rng.standard_normal((chains, dim)), dtype)
     windows = _windows(warmup)
     done = 0
-    for index, chunks in enumerate(windows):
-        step_size = _FIRST_STEP
-        results = tf.function(adaptive(tf.constant(1)).bootstrap_results, autograph=False)(w)
-        history = []
-        for _ in range(chunks):
-            points, step_sizes, results = adapt(w, results, choose_leapfrog(step_size), new_seed())
-            w = points[-1]
-            step_size = float(step_sizes[-1])
-            history.append(points.numpy())
+    for chunks, towards_covariance in zip(windows, (*_TOWARDS_COVARIANCE, None), strict=True):
+        visited = []
+        for chunk in range(chunks):
+            w, piece = run(w)
+            visited.append(piece.u)
+            step_size *= np.exp((piece.acceptance.mean() - target_acceptance) / np.sqrt(1 + chunk / 2))
             done += 1
-            progress("warm-up", done / sum(windows), to_u(w).numpy())
-        if index < len(windows) - 1:
-            u = to_u(w).numpy()
-            origin.assign(u.mean(0))
-            factor.assign(_factor(curvature(u).mean(0), dtype))
-            w = tf.constant(np.linalg.solve(factor.numpy(), (u - origin.numpy()).T).T, dtype)
-    step_size = float(tf.exp(tf.nest.flatten(results.log_averaging_step)[0]))
+            progress("warm-up", done / sum(windows), piece.u[-1])
+        if towards_covariance is None:
+            break
+        # The first part of a window is on its way from where the last one ended.
+        settled = np.concatenate(visited[len(visited) // 3 :]).astype(np.float64)
+        places = settled[[len(settled) // 2, -1]].reshape(-1, dim)
+        metric = _metric(settled, curvature(places.astype(dtype)).astype(np.float64), towards_covariance)
+        sampler.whiten(settled.mean((0, 1)), metric.whitening)
+        w = sampler.to_w(settled[-1])
+        step_size, trajectory = _STABLE * metric.narrowest, _QUARTER * metric.widest
 
-    kept: list[tuple[np.ndarray, ...]] = []
-    used_steps = []
+    pieces = []
     chunks = max(1, int(np.ceil(draws / _CHUNK)))
     for i in range(chunks):
-        leapfrog_steps = choose_leapfrog(step_size)
-        used_steps.append(int(leapfrog_steps))
-        points, (density, log_accept) = transit(w, tf.constant(step_size, dtype), leapfrog_steps, new_seed())
-        w = points[-1]
-        u = to_u(tf.reshape(points, [-1, dim])).numpy().reshape(points.shape)
-        kept.append((u, density.numpy(), log_accept.numpy()))
-        progress("sampling", (i + 1) / chunks, u[-1])
-    u, density, log_accept = (np.swapaxes(np.concatenate(part), 0, 1)[:, :draws] for part in zip(*kept, strict=True))
-    log_accept = np.nan_to_num(log_accept, nan=-np.inf)
+        w, piece = run(w)
+        pieces.append(piece)
+        progress("sampling", (i + 1) / chunks, piece.u[-1])
+    u, density, acceptance, log_accept = (
+        np.swapaxes(np.concatenate([getattr(piece, name) for piece in pieces]), 0, 1)[:, :draws]
+        for name in ("u", "log_prob", "acceptance", "log_accept")
+    )
     return Chains(
         u=u,
         log_prob=density,
-        acceptance=np.exp(np.minimum(log_accept, 0.0)),
+        acceptance=acceptance,
         diverging=log_accept < -DIVERGENCE,
-        step_size=step_size,
-        leapfrog_steps=float(np.mean(used_steps)),
+        step_size=float(step_size),
+        leapfrog_steps=float(np.mean([piece.leapfrog_steps for piece in pieces])),
         gradients=gradients,
     )
 
 
+class _Piece(NamedTuple):
+    """Consecutive transitions of all chains: `[transitions, chains, dim]`, `[transitions, chains]`."""
+
+    u: np.ndarray
+    log_prob: np.ndarray
+    log_accept: np.ndarray
+    leapfrog_steps: int
+
+    @property
+    def acceptance(self) -> np.ndarray:
+        return np.exp(np.minimum(self.log_accept, 0.0))
+
+
+class _Metric(NamedTuple):
+    """Coordinates, u = mean + whitening w, and how wide the posterior is in them."""
+
+    whitening: np.ndarray
+    narrowest: float
+    widest: float
+
+
+def _metric(u: np.ndarray, curvatures: np.ndarray, towards_covariance: float) -> _Metric:
+    """From draws `[draws, chains, dim]` and curvatures `[n, dim, dim]` at some of them."""
+    covariance = _covariance(u, curvatures.mean(0))
+    metric = _between(curvatures.mean(0), np.linalg.inv(covariance), towards_covariance)
+    stiffness = np.mean([_largest(each, metric) for each in curvatures])
+    widest = np.sqrt(_largest(covariance, np.linalg.inv(metric)))
+    return _Metric(_whitening(metric), float(1 / np.sqrt(stiffness)), float(widest))
+
+
 def _windows(warmup: int) -> list[int]:
-    """Lengths of the warm-up's three windows, in chunks: one, two and three sixths of it."""
-    chunks = max(3, warmup // _CHUNK)
-    first, second = max(1, chunks // 6), max(1, chunks // 3)
-    return [first, second, chunks - first - second]
+    """Lengths of the warm-up's four windows, in chunks; the last one only finds the step size."""
+    chunks = max(4, warmup // _CHUNK)
+    ends = np.maximum(np.round(np.array([0.2, 0.5, 0.8, 1.0]) * chunks).astype(int), np.arange(1, 5))
+    return [int(length) for length in np.diff(ends, prepend=0)]
 
 
-def _factor(curvature: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """The lower Cholesky factor of the inverse of `curvature` `[dim, dim]`."""
-    return np.linalg.cholesky(np.linalg.inv(np.asarray(curvature, np.float64))).astype(dtype)
+def _covariance(u: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+    """Covariance of draws `[draws, chains, dim]`, drawn to the inverse of a curvature where they are few."""
+    draws = u.reshape(-1, u.shape[-1])
+    independent, beforehand = len(draws) / 3, u.shape[-1] / 2
+    shrunk = independent * np.cov(draws.T) + beforehand * np.linalg.inv(curvature)
+    return shrunk / (independent + beforehand)
+
+
+def _between(first: np.ndarray, last: np.ndarray, fraction: float) -> np.ndarray:
+    """The geodesic from one positive definite matrix to another, affine invariant (Bhatia 2007, eq. 6.11)."""
+    root = np.linalg.cholesky(first)
+    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(inverse @ last @ inverse.T)
+    spread = root @ vectors
+    return (spread * values**fraction) @ spread.T
+
+
+def _largest(matrix: np.ndarray, metric: np.ndarray) -> float:
+    """The largest eigenvalue of `matrix` in units of a metric."""
+    return float(linalg.eigvalsh(matrix, metric)[-1])
+
+
+def _whitening(metric: np.ndarray) -> np.ndarray:
+    """The lower Cholesky factor of the inverse of a metric `[dim, dim]`."""
+    return np.linalg.cholesky(np.linalg.inv(np.asarray(metric, np.float64)))

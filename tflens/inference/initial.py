@@ -17,6 +17,7 @@ from tflens.observation import Observation
 from tflens.parameters import PriorFactory, normal
 
 _ROUNDS, _STEPS = 4, 8
+_LIGHTS = ("light1", "light2")
 _LIGHT_ERROR = 0.05  # what two Sersic profiles are trusted to describe of a real galaxy: the rest is no arc
 _OUTLIER = 3.0  # residuals above this many sigma belong to something else than the lens light
 
@@ -49,13 +50,17 @@ class Glance:
         return float(self.radii[np.argmax(self.weights)])
 
 
-def glance(observation: Observation) -> Glance:
+def glance(observation: Observation, target: LensTarget | None = None) -> Glance:
     """Finds the lens, subtracts a smooth model of its light, and looks for arcs in what is left.
 
     The light is two Sersic profiles fitted with arcs and neighbours progressively masked as positive outliers.
+
+    Args:
+        observation: the image.
+        target: from `light_target` for an observation of the same shape and PSF, which then is not compiled again.
     """
     center = find_center(observation)
-    light, excess = _fit_light(observation, center)
+    light, excess = _fit_light(observation, center, target or light_target(observation))
     radii, weights = arc_profile(observation, center, excess)
     mask = _fit_mask(observation, center, float(radii[np.argmax(weights)]), excess)
     return Glance(center, radii, weights, mask, _bounding_frame(observation, mask), light, excess)
@@ -115,17 +120,20 @@ def centered_priors(labels: Iterable[str], center: tuple[float, float], width: f
     return {f"{label}.center_{axis}": normal(value, width) for label in labels for axis, value in axes}
 
 
-def _fit_light(observation: Observation, center: tuple[float, float]) -> tuple[dict[str, float], np.ndarray]:
-    priors = centered_priors(["light1", "light2"], center, 0.1)
-    model = LensModel(lens=[], lens_light=[Sersic(), Sersic()], priors=priors)
-    target = LensTarget(model, observation)
+def light_target(observation: Observation) -> LensTarget:
+    """Two Sersic profiles anywhere near the middle of the image: what `glance` fits the lens's light with."""
+    width = min(observation.grid.shape) * observation.grid.pixel_scale / 6
+    priors = centered_priors(_LIGHTS, (0.0, 0.0), width)
+    return LensTarget(LensModel(lens=[], lens_light=[Sersic(), Sersic()], priors=priors), observation)
 
-    @tf.function(autograph=False)
-    def descend(state: LMState) -> LMState:
-        body = lambda i, state: (i + 1, levenberg_marquardt_step(target, state))  # noqa: E731
-        return tf.while_loop(lambda i, _: i < _STEPS, body, (tf.constant(0), state))[1]
 
-    u = np.zeros((1, model.dim), np.float32)
+def _fit_light(
+    observation: Observation, center: tuple[float, float], target: LensTarget
+) -> tuple[dict[str, float], np.ndarray]:
+    model, descend = target.model, target.program(_descend)
+    target.observe(observation)
+    at_center = {f"{light}.center_{axis}": x for light in _LIGHTS for axis, x in zip("xy", center, strict=True)}
+    u = model.base(at_center)[None].astype(model.dtype)
     core = _radius(observation, center) < _psf_fwhm(observation)
     mask = observation.mask
     for _ in range(_ROUNDS):
@@ -138,6 +146,11 @@ def _fit_light(observation: Observation, center: tuple[float, float]) -> tuple[d
         mask = observation.mask & (core | ~ndimage.binary_dilation(smooth_noise(excess) > _OUTLIER))
     values = {name: float(value[0]) for name, value in model.physical(u).items()}
     return values, excess
+
+
+def _descend(target: LensTarget, state: LMState) -> LMState:
+    body = lambda i, state: (i + 1, levenberg_marquardt_step(target, state))  # noqa: E731
+    return tf.while_loop(lambda i, _: i < _STEPS, body, (tf.constant(0), state))[1]
 
 
 def smooth_noise(excess: np.ndarray) -> np.ndarray:

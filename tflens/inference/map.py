@@ -57,11 +57,7 @@ def search(target: LensTarget, starts: np.ndarray, steps: int, survivors: int, p
     """
     chunk = max(1, steps // 12)
     state = start_adam(tf.constant(starts))
-
-    @tf.function(autograph=False)
-    def climb(state: AdamState, rates: tf.Tensor, cooling: tf.Tensor) -> tuple[AdamState, tf.Tensor]:
-        return adam(lambda u: target.value_and_gradient(u, cooling), state, rates)
-
+    climb = target.program(_climb)
     for first in range(0, steps, chunk):
         fraction = first / steps
         rates = tf.fill([chunk], tf.constant(0.06 * (1 - 0.8 * fraction), starts.dtype))
@@ -78,16 +74,7 @@ def polish(target: LensTarget, optimum: Optimum, steps: int, progress: Progress 
     Most of the way down is quick, and only the best few points need the last steps: all take the first half of them,
     `_FINALISTS` the second.
     """
-
-    @tf.function(autograph=False)
-    def descend(state: LMState) -> LMState:
-        return tf.while_loop(
-            lambda i, _: i < _CHUNK,
-            lambda i, state: (i + 1, levenberg_marquardt_step(target, state)),
-            (tf.constant(0), state),
-        )[1]
-
-    score = tf.function(lambda u: target.log_likelihood(u) + target.log_prior(u), autograph=False)
+    descend, score = target.program(_descend), target.program(_score)
 
     def run(u: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         state = start_levenberg_marquardt(tf.constant(u))
@@ -103,6 +90,22 @@ def polish(target: LensTarget, optimum: Optimum, steps: int, progress: Progress 
     u[:_FINALISTS], log_prob[:_FINALISTS] = run(u[:_FINALISTS], steps // 2, steps)
     order = _best_first(log_prob)
     return Optimum(u[order], log_prob[order], optimum.bad_gradients)
+
+
+def _climb(target: LensTarget, state: AdamState, rates: tf.Tensor, cooling: tf.Tensor) -> tuple[AdamState, tf.Tensor]:
+    return adam(lambda u: target.value_and_gradient(u, cooling), state, rates)
+
+
+def _descend(target: LensTarget, state: LMState) -> LMState:
+    return tf.while_loop(
+        lambda i, _: i < _CHUNK,
+        lambda i, state: (i + 1, levenberg_marquardt_step(target, state)),
+        (tf.constant(0), state),
+    )[1]
+
+
+def _score(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
+    return target.log_likelihood(u) + target.log_prior(u)
 
 
 def _best_first(log_prob: np.ndarray) -> np.ndarray:

@@ -144,7 +144,7 @@ def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
 
 
 def _solution_tangents(
-    design: tf.Tensor, tangents: tf.Tensor, solution: LinearSolution, shift: tf.Tensor, prior_scale: float
+    design: tf.Tensor, tangents: tf.Tensor, solution: LinearSolution, shift: tf.Tensor, prior_scale: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """How the solution of the normal equations moves with the design: tangents of the mean, and of log sigma,
     `[dim, components]` each. The small matrices are in float64, as in `tflens.linear`."""
@@ -159,7 +159,7 @@ def _solution_tangents(
         )
     )
     # The amplitudes' prior is in units of the design's norm, so it moves too.
-    prior = 2 * tf.linalg.diag_part(overlap) / tf.constant(prior_scale, tf.float64) ** 2
+    prior = 2 * tf.linalg.diag_part(overlap) / prior_scale**2
     mean_tangents = tf.einsum("cd,kd->kc", covariance, projected - prior * mean)
     precision_tangents = overlap + tf.linalg.matrix_transpose(overlap) + tf.linalg.diag(prior)
     variance_tangents = -tf.einsum("ic,kcd,di->ki", covariance, precision_tangents, covariance)

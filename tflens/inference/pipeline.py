@@ -1,7 +1,7 @@
 """From an observation to a posterior: a first look, many starts, a polish, Hamiltonian Monte Carlo."""
 
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,19 @@ from scipy import ndimage
 from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
 from tflens.inference import hmc
-from tflens.inference.initial import Glance, centered_priors, glance, smooth_noise
+from tflens.inference.check import Finding, check
+from tflens.inference.initial import Glance, centered_priors, find_center, glance, light_target, smooth_noise
 from tflens.inference.map import Optimum, draw_starts, polish, search
 from tflens.inference.optimize import gauss_newton
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
 from tflens.light import LightProfile
 from tflens.mass import EPL, Shear
-from tflens.model import Evaluation, LensModel, LensTarget
+from tflens.model import Evaluation, Frame, LensModel, LensTarget
 from tflens.observation import Observation
 
 _LIKELY = 3  # points of the search for which pixels are sampled finely enough
+_RENDERING_ERROR = 0.1  # that a lens may have with the sampling of those before it, in units of the noise
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class FitSettings:
     survivors: int = field(default=8, metadata={"least": 1})
     polish_steps: int = field(default=24, metadata={"least": 1})
     chains: int = field(default=8, metadata={"least": 2})
-    warmup: int = field(default=300, metadata={"least": 40})
+    warmup: int = field(default=120, metadata={"least": 40})
     draws: int = field(default=300, metadata={"least": 20})
     supersampling: int = field(default=2, metadata={"least": 1})
 
@@ -66,10 +68,12 @@ class Fit:
 
     Attributes:
         observation, model, settings: what was fitted, with what, how.
-        target: the log posterior that was explored.
+        compiled: the log posterior's programs, which lenses of one `Fitter` share: `target` has this lens's data.
+        mask: the pixels that were fitted, `[ny, nx]` of the frame.
         look: the first look at the image.
         optimum: where the starts ended, best first.
         best: the model at the best optimum.
+        arcs: pixels of the arcs, see `arc_mask`.
         posterior: the draws.
         seconds: wall time of each stage.
     """
@@ -77,26 +81,40 @@ class Fit:
     observation: Observation
     model: LensModel
     settings: FitSettings
-    target: LensTarget
+    compiled: LensTarget
+    mask: np.ndarray
     look: Glance
     optimum: Optimum
     best: Evaluation
+    arcs: np.ndarray
     posterior: Posterior
     seconds: dict[str, float]
+
+    @property
+    def target(self) -> LensTarget:
+        """The log posterior that was explored. It is good until another lens of the same `Fitter` is fitted, or its
+        `target` asked for: ask for it where it is used."""
+        if self.compiled.observation is not self.observation or not np.array_equal(self.compiled.mask, self.mask):
+            self.compiled.observe(self.observation)
+            self.compiled.use(self.mask)
+        return self.compiled
+
+    def check(self) -> list[Finding]:
+        """Whether the fit can be trusted, in words: see `tflens.inference.check`."""
+        return check(self)
 
     def diagnostics(self) -> dict[str, Any]:
         """What tells a good fit from a bad one: chi^2 per used pixel (all, and in the arcs), agreement of the starts,
         convergence of the chains, gradients that were not finite, and |u|^2 / D of the source's latents, which is 1
         for a galaxy that the network knows and larger for one that it does not."""
-        arcs = arc_mask(self.target, self.best)
         draws = self.posterior.data.posterior["u"].to_numpy()
         latents = draws.reshape(-1, self.model.dim)[:, self.model.physical_dim :]
         latent_norm = float(np.mean(np.sum(latents**2, -1)) / latents.shape[-1]) if latents.size else None
         return {
             "chi2": self.best.chi2,
-            "chi2_arcs": float(np.mean(self.best.residual[arcs] ** 2)) if arcs.any() else None,
-            "arc_pixels": int(arcs.sum()),
-            "used_pixels": int(self.target.mask.sum()),
+            "chi2_arcs": float(np.mean(self.best.residual[self.arcs] ** 2)) if self.arcs.any() else None,
+            "arc_pixels": int(self.arcs.sum()),
+            "used_pixels": int(self.mask.sum()),
             "starts_agreeing": int(np.sum(self.optimum.log_prob > self.optimum.log_prob[0] - 2.0)),
             "starts_polished": len(self.optimum.log_prob),
             "bad_gradients": self.optimum.bad_gradients,
@@ -129,47 +147,127 @@ def fit(
     Raises:
         ParameterError: the model has no source.
     """
-    settings = settings or FitSettings()
-    if model is not None and model.source is None:
-        raise ParameterError("a lens cannot be fitted without a source: give LensModel a source")
-    clock = _Clock()
-    monitor(Status("look", 0.0, np.zeros((0, 0))))
-    look = glance(observation)
-    model = model or default_model(look.center)
-    coarse = LensTarget(model, observation, look.frame)
-    coarse.use(look.mask[look.frame])
-    monitor(Status("look", 1.0, np.zeros((0, 0))))
-    clock.lap("look")
+    if model is not None:
+        return Fitter(model, settings).fit(observation, monitor)
+    # Without a model the lens is looked for first, so that the model knows where it is.
+    return Fitter(default_model(find_center(observation)), settings).fit(observation, monitor)
 
-    starts = draw_starts(model, look, settings.starts, np.random.default_rng([settings.seed, 0]))
-    found = search(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse))
-    target = coarse
-    if settings.supersampling > 1:
-        target = coarse.refined(found.u[:_LIKELY], settings.supersampling)
-    progress = watch(monitor, target)
-    optimum = polish(target, found, settings.polish_steps, progress)
-    neighbours = find_neighbours(target, optimum.u[0])
-    if neighbours.any():
-        target.use(target.mask & ~neighbours)
-        optimum = polish(target, optimum, settings.polish_steps // 2, progress)
-    clock.lap("optimize")
 
-    one_curvature = tf.function(lambda u: gauss_newton(target, u).curvature, autograph=False)
-    chains = hmc.sample(
-        target.log_prob,
-        optimum.u[0],
-        lambda points: np.stack([one_curvature(tf.constant(u)).numpy() for u in points]),
-        chains=settings.chains,
-        warmup=settings.warmup,
-        draws=settings.draws,
-        seed=settings.seed,
-        progress=progress,
-    )
-    clock.lap("sample")
-    posterior = assemble(target, chains, settings.seed)
-    clock.lap("assemble")
-    best = target.evaluate(optimum.u[0])
-    return Fit(observation, model, settings, target, look, optimum, best, posterior, clock.laps)
+class Fitter:
+    """Fits of lenses with one model, one after another.
+
+    Lenses whose images have one shape, pixel scale and PSF share what is compiled: the first fit takes most of a
+    minute longer than those after it. What `fit` does is told there.
+
+    Args:
+        model: of every lens.
+        settings: `FitSettings()` if None.
+        crop: whether only the pixels around a lens are computed. Faster for one lens in a large image; but then the
+            shape is that lens's own, and nothing can be shared.
+
+    Raises:
+        ParameterError: the model has no source.
+    """
+
+    def __init__(self, model: LensModel, settings: FitSettings | None = None, crop: bool = True) -> None:
+        if model.source is None:
+            raise ParameterError("a lens cannot be fitted without a source: give LensModel a source")
+        self.model, self.settings, self.crop = model, settings or FitSettings(), crop
+        self._compiled: _Compiled | None = None
+
+    def fit(self, observation: Observation, monitor: Monitor = unwatched, seed: int | None = None) -> Fit:
+        """Fits one lens.
+
+        Args:
+            observation: the data.
+            monitor: told of the progress.
+            seed: instead of that of the settings.
+        """
+        settings = self.settings if seed is None else replace(self.settings, seed=seed)
+        clock = _Clock()
+        monitor(Status("look", 0.0, np.zeros((0, 0))))
+        shared = None if self.crop else self._compiled
+        if shared and not shared.coarse.suits(observation):
+            shared = None
+        look = glance(observation, shared.light if shared else None)
+        if shared is None:
+            shared = self._compiled = _Compiled(self.model, observation, look.frame if self.crop else None)
+        coarse = shared.coarse
+        coarse.observe(observation)
+        coarse.use(look.mask[coarse.frame])
+        monitor(Status("look", 1.0, np.zeros((0, 0))))
+        clock.lap("look")
+
+        starts = draw_starts(self.model, look, settings.starts, np.random.default_rng([settings.seed, 0]))
+        found = search(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse))
+        target = shared.finer(found.u[:_LIKELY], settings.supersampling)
+        progress = watch(monitor, target)
+        optimum = polish(target, found, settings.polish_steps, progress)
+        neighbours = find_neighbours(target, optimum.u[0])
+        if neighbours.any():
+            target.use(target.mask & ~neighbours)
+            optimum = polish(target, optimum, settings.polish_steps // 2, progress)
+        clock.lap("optimize")
+
+        one_curvature = target.program(_curvature)
+        chains = hmc.sample(
+            shared.sampler,
+            optimum.u[0],
+            lambda points: np.stack([one_curvature(tf.constant(u)).numpy() for u in points]),
+            chains=settings.chains,
+            warmup=settings.warmup,
+            draws=settings.draws,
+            seed=settings.seed,
+            progress=progress,
+        )
+        clock.lap("sample")
+        posterior = assemble(target, chains, settings.seed)
+        clock.lap("assemble")
+        best = target.evaluate(optimum.u[0])
+        arcs = arc_mask(target, best)
+        return Fit(
+            observation, self.model, settings, target, target.mask, look, optimum, best, arcs, posterior, clock.laps
+        )
+
+
+class _Compiled:
+    """The programs of a fit, for all lenses of one shape.
+
+    Attributes:
+        light: for the first look.
+        coarse: for the search, one sample a pixel.
+        sampler: of the finer target.
+    """
+
+    def __init__(self, model: LensModel, observation: Observation, frame: Frame | None) -> None:
+        self.light = light_target(observation)
+        self.coarse = LensTarget(model, observation, frame)
+        self.sampler: hmc.Sampler | None = None
+        self._fine: LensTarget | None = None
+
+    def finer(self, u: np.ndarray, supersampling: int) -> LensTarget:
+        """A target sampled finely enough for models near `u`: the last one if it is, or one that suits both.
+
+        So its map of refinement only grows, and after some lenses it suits the next ones as it is.
+        """
+        if supersampling == 1:
+            fine = self.coarse
+        elif self._fine is None:
+            fine = self.coarse.refined(u, supersampling)
+        else:
+            fine = self._fine
+            fine.observe(self.coarse.observation)
+            fine.use(self.coarse.mask)
+            if fine.rendering_error(u) > _RENDERING_ERROR:
+                fine = self.coarse.refined(u, supersampling, at_least=fine.layer.get_config()["refine"])
+        if fine is not self._fine:
+            self._fine = fine
+            self.sampler = hmc.Sampler(fine.log_prob, fine.model.dim, fine.model.dtype)
+        return fine
+
+
+def _curvature(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
+    return gauss_newton(target, u).curvature
 
 
 def default_model(center: tuple[float, float] = (0.0, 0.0), source: LightProfile | None = None) -> LensModel:

@@ -156,7 +156,11 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
             coords=_coordinates(target.grid, "") | _coordinates(source_grid, "_source"),
         )
     data.posterior.attrs["units"] = json.dumps(units)
-    data.sample_stats.attrs |= {"step_size": chains.step_size, "leapfrog_steps": chains.leapfrog_steps}
+    data.sample_stats.attrs |= {
+        "step_size": chains.step_size,
+        "leapfrog_steps": chains.leapfrog_steps,
+        "gradients": chains.gradients,
+    }
     return Posterior(data)
 
 
@@ -181,7 +185,7 @@ def source_images(target: LensTarget, grid: PixelGrid, u: np.ndarray, amplitudes
 
 
 def _draw_amplitudes(target: LensTarget, u: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    solve = tf.function(lambda u: target.linear(u)[:2], autograph=False)
+    solve = target.program(_amplitudes)
     # In batches of one draw of each chain: the shape that the sampler has already compiled.
     solutions = [solve(tf.constant(u[:, i])) for i in range(u.shape[1])]
     mean, covariance = (np.stack([s[i].numpy() for s in solutions], 1) for i in (0, 1))
@@ -189,6 +193,11 @@ def _draw_amplitudes(target: LensTarget, u: np.ndarray, rng: np.random.Generator
     return sample_amplitudes(
         mean.reshape(-1, components), covariance.reshape(-1, components, components), target.model.positive, rng
     )
+
+
+def _amplitudes(target: LensTarget, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Conditional mean and covariance."""
+    return target.linear(u)[:2]
 
 
 def _amplitude_unit(name: str, model: Any) -> str:
