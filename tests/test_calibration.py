@@ -2,12 +2,16 @@
 
 import functools
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import stats
+from typer.testing import CliRunner
 
+from tflens import cli_calibrate
+from tflens.cli import app
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.inference.calibration import MASS, compare, draw_mock, failed, figures, lens_model, survey
@@ -15,6 +19,7 @@ from tflens.inference.mocks import Mock, Survey
 from tflens.inference.pipeline import Fit, FitSettings, Fitter
 from tflens.light import Pixelated, Sersic
 from tflens.plotting import calibration_figure
+from tflens.run import describe_model
 
 PIXEL_SCALE = 0.06
 SETTINGS = FitSettings(starts=4, search_steps=24, survivors=2, polish_steps=8, chains=2, warmup=40, draws=30)
@@ -193,3 +198,58 @@ class TestFigures:
     def test_figure_draws_every_parameter(self):
         figure = calibration_figure(results(30))
         assert len([axes for axes in figure.axes if axes.get_title()]) == len(MASS) + 1
+
+
+class TestCommand:
+    @pytest.fixture
+    def told(self, monkeypatch, tmp_path):
+        """`tflens calibrate` of 20 fits with a Sersic source that are made up, one of them a failure."""
+        found = results(20)
+        found[3]["parameters"]["lens.theta_E"]["median"] = 1.2
+        for index, each in enumerate(found):
+            each |= {"name": f"mock {index}", "chi2": 1.0, "commit": "abc"}
+        stamps_given = ("prior", stamps(), PIXEL_SCALE)
+        monkeypatch.setattr(cli_calibrate, "_stamps", lambda *_: stamps_given)
+        monkeypatch.setattr(cli_calibrate, "_result", lambda *arguments: found[arguments[-1]])
+        (tmp_path / "run").mkdir()
+        arguments = ["calibrate", "--run", str(tmp_path / "run"), "--n", "20", "--source", "sersic"]
+        return CliRunner().invoke(app, arguments), tmp_path / "run"
+
+    def test_prints_every_figure_and_the_failures_by_name(self, told):
+        outcome, _ = told
+        assert outcome.exit_code == 0, outcome.output
+        for figure in values(results(20)):
+            assert figure in outcome.stdout
+        failures = [line for line in outcome.stdout.splitlines() if line.startswith("failed:")]
+        assert len(failures) == 1
+        assert "mock 3:" in failures[0]
+
+    def test_writes_records_that_can_be_repeated(self, told):
+        _, run = told
+        for record in json.loads((run / "fits.json").read_text()):
+            assert record["variant"] == "prior sources, fitted with a Sersic profile"
+            assert (record["n"], record["seed"], record["commit"]) == (20, 1, "abc")
+            assert record["command"] == "tflens calibrate --n 20 --seed 1 --source sersic"
+        assert (run / "prior-sersic-1.png").stat().st_size > 10_000
+
+    def test_two_kinds_of_sources_at_once_are_refused(self, tmp_path):
+        both = ["calibrate", "--run", str(tmp_path), "--data", "a", "--real", "b"]
+        outcome = CliRunner().invoke(app, both)
+        assert outcome.exit_code == 2
+        assert "not both" in outcome.output
+
+    def test_a_finished_mock_is_not_fitted_again_unless_the_model_has_changed(self, tmp_path):
+        class Refuses:
+            model, settings = lens_model(Sersic()), SETTINGS
+
+            def fit(self, *_, **__):
+                raise AssertionError("fitted again")
+
+        file = tmp_path / "0.json"
+        made_with = json.loads(json.dumps({"model": describe_model(Refuses.model), "settings": asdict(SETTINGS)}))
+        file.write_text(json.dumps({"made_with": made_with, "kept": 1}))
+        arguments = (file, Refuses(), stamps(), PIXEL_SCALE, 1, 0)
+        assert cli_calibrate._result(*arguments)["kept"] == 1
+        file.write_text(json.dumps({"made_with": {}}))
+        with pytest.raises(ParameterError, match="of another model or other settings"):
+            cli_calibrate._result(*arguments)

@@ -17,7 +17,7 @@ from tflens.datasets.pipeline import hst_psf, observed_galaxies
 from tflens.datasets.records import Dataset
 from tflens.datasets.simulated import simulate_galaxy
 from tflens.errors import ParameterError, SavedModelError
-from tflens.galaxies import GalaxyModel, load_galaxy_model
+from tflens.galaxies import GalaxyModel, NeuralSource, load_galaxy_model
 from tflens.galaxies.condition import Condition
 from tflens.galaxies.coupling import CouplingFlow
 from tflens.galaxies.decoder import Upsampling
@@ -678,6 +678,19 @@ class TestSavedModel:
 @pytest.fixture(scope="module")
 def shipped():
     return load_galaxy_model("galaxies")
+
+
+class TestNeuralSource:
+    def test_priors_differ_by_the_flow_alone(self, shipped):
+        u = tf.random.stateless_normal([3, shipped.latent_dim], [1, 2])
+        flow, standard = NeuralSource(), NeuralSource(prior="normal")
+        np.testing.assert_array_equal(flow.image(u), shipped.generate(u))
+        np.testing.assert_array_equal(standard.image(u), shipped.decode(u))
+        assert standard.get_config() == {"name": "galaxies", "version": None, "prior": "normal"}
+
+    def test_another_prior_is_refused(self):
+        with pytest.raises(ParameterError, match='prior must be "flow" or "normal", got \'uniform\''):
+            NeuralSource(prior="uniform")
 
 
 class TestShippedModel:

@@ -70,6 +70,7 @@ def calibrate(
         command = shlex.join(
             ["tflens", "calibrate", "--n", str(n), "--seed", str(seed), "--source", source.value, *given]
         )
+        run.mkdir(parents=True, exist_ok=True)
         variant = f"{kind} sources, fitted with {_FITTED[source]}"
         commits = ", ".join(sorted({result["commit"] for result in results}))
         common = {"variant": variant, "n": n, "seed": seed, "command": command, "commit": commits or commit()}
