@@ -1,4 +1,4 @@
-"""The command line: `tflens fit`, `tflens info`; with `tflens data` and `tflens evaluate` in files of their own.
+"""The command line: `tflens fit`, `tflens info`; the other commands have files of their own.
 
 Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 the input or a setting was refused,
 2 the command was misused, 130 interrupted.
@@ -17,6 +17,7 @@ from tflens import __version__
 from tflens.cli_calibrate import calibrate
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
+from tflens.cli_many import fit_many
 from tflens.terminal import print_findings, reporting
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(calibrate)
+app.command("fit-many")(fit_many)
 
 
 class Source(StrEnum):

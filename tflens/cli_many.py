@@ -1,0 +1,86 @@
+"""The command line of many fits: `tflens fit-many`.
+
+The table goes to stdout, messages to stderr; exit codes are those of `tflens.cli`, 1 also if a lens has no fit.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tflens.terminal import reporting, say
+
+if TYPE_CHECKING:
+    from tflens.many import Outcome
+
+
+class Source(StrEnum):
+    """What the lensed galaxies may be."""
+
+    neural = "neural"
+    sersic = "sersic"
+
+
+def fit_many(
+    catalogue: Annotated[
+        Path,
+        typer.Argument(
+            help="Table with a column `file` (and, if you like, name, image, noise, psf, mask, noise_file, psf_file, "
+            "mask_file, pixel_scale), or a folder of FITS files.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; made if missing.")],
+    source: Annotated[Source, typer.Option(help="The lensed galaxies.")] = Source.neural,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random, for every lens.")] = 0,
+    starts: Annotated[int, typer.Option(min=1, help="Points from which the best fit is sought.")] = 48,
+    chains: Annotated[int, typer.Option(min=2, help="Independent chains.")] = 8,
+    warmup: Annotated[int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.")] = 120,
+    draws: Annotated[int, typer.Option(min=20, help="Steps of each chain that are kept.")] = 300,
+) -> None:
+    """Fit every lens of a catalogue: a folder of results for each, and OUT/summary.csv for all.
+
+    Input that cannot be right is reported and skipped. Lenses whose results are complete are not fitted again, so that
+    a killed call, given once more, goes on with the lens it was at.
+    """
+    with reporting(tensorflow=True) as messages:
+        from tflens.catalogue import read_catalogue
+        from tflens.many import SUMMARY, fit_many
+
+        entries = read_catalogue(catalogue)
+        settings = {"seed": seed, "starts": starts, "chains": chains, "warmup": warmup, "draws": draws}
+
+        def tell(index: int, outcome: "Outcome") -> None:
+            say(messages, f"{index + 1} of {len(entries)}: {outcome.name} {outcome.status}: {outcome.words}")
+
+        outcomes = fit_many(entries, out, source.value, settings, tell)
+        results = Console()
+        if not results.is_terminal:
+            results = Console(width=160)
+        results.print(_table(outcomes))
+        say(messages, f"wrote {out / SUMMARY}")
+    if any(outcome.summary is None for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _table(outcomes: "list[Outcome]") -> Table:
+    table = Table(title=f"{len(outcomes)} lenses", title_justify="left")
+    table.add_column("lens", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("theta_E, arcsec", justify="right", no_wrap=True)
+    table.add_column("chi^2 in the arcs", justify="right")
+    table.add_column("verdict")
+    for outcome in outcomes:
+        theta_E = chi2 = ""
+        if outcome.summary is not None:
+            found = outcome.summary["parameters"]["lens.theta_E"]
+            theta_E = f"{found['median']:.4f} +- {(found['high'] - found['low']) / 2:.4f}"
+            value = outcome.summary["diagnostics"]["chi2_arcs"]
+            chi2 = "no arcs" if value is None else f"{value:.2f}"
+        colour = {"fitted": "green", "kept": "cyan"}.get(outcome.status, "bold red")
+        table.add_row(escape(outcome.name), f"[{colour}]{outcome.status}[/]", theta_E, chi2, escape(outcome.words))
+    return table
