@@ -90,7 +90,7 @@ class TestFitMany:
         assert [(each.name, each.status) for each in outcomes] == [("a", "fitted"), ("b", "refused"), ("c", "fitted")]
         assert "b.fits" in outcomes[1].words
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "c", "summary.csv"]
-        rows = list(csv.DictReader((tmp_path / "out/summary.csv").open()))
+        rows = list(csv.DictReader((tmp_path / "out/summary.csv").read_text().splitlines()))
         assert [row["status"] for row in rows] == ["fitted", "refused", "fitted"]
         summary = json.loads((small_fit().folder / "summary.json").read_text())
         assert float(rows[0]["lens.theta_E_median"]) == summary["parameters"]["lens.theta_E"]["median"]
