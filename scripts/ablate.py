@@ -30,14 +30,22 @@ def main() -> None:
         if not (model / "training.json").exists():
             train = [ROOT / "scripts/train_galaxies.py", "--config", config, "--data", arguments.data, "--run", run]
             _call([*train, "--out", model])
-        measure = ["-m", "tflens", "evaluate", "galaxies", "--variant", f"{row}={model}", "--data", arguments.data]
+        named = f"{row}={_in_project(model)}"
+        measure = ["-m", "tflens", "evaluate", "galaxies", "--variant", named, "--data", arguments.data]
         limits = ["--galaxies", arguments.galaxies, "--optimised", 64, "--latent-seeds", 2, "--iwae-galaxies", 200]
         cache = ["--cache", ROOT / "cache/morphology"]
         _call([*measure, *limits, *cache, "--records", arguments.records, "--out", arguments.run / row / "figures"])
 
 
 def _call(arguments: list) -> None:
-    subprocess.run([sys.executable, *map(str, arguments)], check=True)
+    # In the project's folder, so that records name what is in it the same way everywhere.
+    words = [_in_project(each) if isinstance(each, Path) else str(each) for each in arguments]
+    subprocess.run([sys.executable, *words], check=True, cwd=ROOT)
+
+
+def _in_project(path: Path) -> str:
+    path = path.resolve()
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 if __name__ == "__main__":

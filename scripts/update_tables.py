@@ -141,6 +141,7 @@ def galaxies_ablation(records: list[dict]) -> str:
     columns = {
         "G1": ("G1", "15-50", "mean of q"),
         "G2": ("G2", "15-50", "mean of q"),
+        "G3": ("G3", "15-50", "mean of q"),
         "G4": ("G4", "15-50", "mean of q"),
         "G1, 100-300": ("G1", "100-300", "mean of q"),
         "G2, 100-300": ("G2", "100-300", "mean of q"),
@@ -168,7 +169,10 @@ def galaxies_ablation(records: list[dict]) -> str:
         cells += [_cell(with_prior, *key) for key in latent.values()]
         rows.append(f"| {variant} | {' | '.join(cells)} |")
     chosen = [r for r in records if r["variant"] in variants]
-    return "\n".join([*rows, "", _source(chosen)]) if variants else "Not measured yet."
+    if not variants:
+        return "Not measured yet."
+    command = f"python scripts/ablate.py {' '.join(variants)}"
+    return "\n".join([*rows, "", _source([{**record, "command": command} for record in chosen])])
 
 
 def galaxies_real(records: list[dict]) -> str:
