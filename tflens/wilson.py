@@ -8,7 +8,7 @@ def wilson(successes: float, n: int) -> list[float]:
 
     Example:
         >>> [round(end, 3) for end in wilson(97, 100)]
-        [0.947, 0.983]
+        [0.948, 0.983]
     """
     share = successes / n
     center = (share + 1 / (2 * n)) / (1 + 1 / n)
