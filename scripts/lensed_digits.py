@@ -1,8 +1,8 @@
 """Digits behind lenses: the mocks that `demo_mnist.py` shows and `calibrate_mnist.py` counts, and their fits.
 
 The truth of a system follows from `(seed, index)` alone: a digit that no part of the model was trained on, and
-parameters drawn from `lens_model`'s own prior. It is ray-shot with 8 x 8 samples a pixel in float64; nothing of the
-fit's networks takes part.
+parameters drawn from the prior of the fit. It is ray-shot with 8 x 8 samples a pixel in float64; nothing of the fit's
+networks takes part.
 """
 
 import warnings
@@ -19,28 +19,14 @@ from tflens.datasets.pipeline import hst_psf
 from tflens.galaxies import NeuralSource
 from tflens.galaxies.digit_reader import DigitReader
 from tflens.grid import PixelGrid
+from tflens.inference.calibration import lens_model
 from tflens.inference.mocks import Mock, Survey
 from tflens.inference.pipeline import Fit, FitSettings
 from tflens.inference.posterior import Row
 from tflens.inference.progress import Monitor, unwatched
-from tflens.light import LightProfile, Pixelated, Sersic
-from tflens.mass import EPL, Shear
-from tflens.model import LensModel
-from tflens.parameters import bounded_normal, log_normal, normal
+from tflens.light import Pixelated
 
 GRID = PixelGrid((72, 80), 0.08)
-PRIORS = {
-    "lens.theta_E": log_normal(1.2, 0.15),
-    "lens.center_x": normal(0.0, 0.05),
-    "lens.center_y": normal(0.0, 0.05),
-    "light.R_sersic": log_normal(0.6, 0.3),
-    "light.n_sersic": bounded_normal(0.5, 8.0, 3.0, 1.0),
-    "light.center_x": normal(0.0, 0.05),
-    "light.center_y": normal(0.0, 0.05),
-    "source.center_x": normal(0.0, 0.2),
-    "source.center_y": normal(0.0, 0.2),
-    "source.scale": log_normal(1.0, 0.1),
-}
 
 
 @dataclass(frozen=True)
@@ -61,11 +47,6 @@ class Reading:
     @property
     def digit(self) -> int:
         return int(self.probabilities.argmax())
-
-
-def lens_model(source: LightProfile) -> LensModel:
-    """Power law with shear, one Sersic profile of lens light, and the source; a digit is upright and 1 arcsec high."""
-    return LensModel([EPL(), Shear()], [Sersic()], source, priors=PRIORS)
 
 
 def draw_system(seed: int, index: int) -> System:
