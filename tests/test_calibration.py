@@ -51,8 +51,8 @@ def two_fits() -> tuple[list[Fit], list[int]]:
     fits, traces = [], []
     for index in range(2):
         fits.append(fitter.fit(small_mock(index).observation, seed=index))
-        programs = fitter._compiled.coarse._programs
-        traces.append(sum(program.experimental_get_tracing_count() for program in programs.values()))
+        programs = [*fitter._compiled.coarse._programs.values(), *fitter._compiled.light._programs.values()]
+        traces.append(sum(program.experimental_get_tracing_count() for program in programs))
     return fits, traces
 
 

@@ -57,7 +57,6 @@ def calibrate(
         from tflens.inference.calibration import figures, fitted_source, lens_model
         from tflens.inference.pipeline import Fitter
         from tflens.plotting import calibration_figure
-        from tflens.run import commit
 
         kind, stamps, pixel_scale = _stamps(data, real, model, n, seed)
         fitter = Fitter(lens_model(fitted_source(source.value, model)), _settings(), crop=False)
@@ -73,7 +72,7 @@ def calibrate(
         run.mkdir(parents=True, exist_ok=True)
         variant = f"{kind} sources, fitted with {_FITTED[source]}"
         commits = ", ".join(sorted({result["commit"] for result in results}))
-        common = {"variant": variant, "n": n, "seed": seed, "command": command, "commit": commits or commit()}
+        common = {"variant": variant, "n": n, "seed": seed, "command": command, "commit": commits}
         found = [record | common for record in figures(results)]
         keep_records(records or run / "fits.json", found)
         calibration_figure(results).savefig(run / f"{kind}-{source.value}-{seed}.png", dpi=100)

@@ -19,7 +19,7 @@ from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
 from tflens.light import LightProfile
 from tflens.mass import EPL, Shear
-from tflens.model import Evaluation, Frame, LensModel, LensTarget
+from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
 
 _LIKELY = 3  # points of the search for which pixels are sampled finely enough
@@ -138,7 +138,8 @@ def fit(
     2. Many starts, drawn broadly, climb by Adam with a tempered likelihood; the best are polished by
        Levenberg-Marquardt, with pixels sampled so finely that rendering errors stay below 1/20 of the noise.
     3. Neighbours that the model cannot be meant to explain are masked, and the survivors polished again.
-    4. Hamiltonian Monte Carlo runs from the optimum, whitened by the Gauss-Newton matrix there.
+    4. Hamiltonian Monte Carlo runs from the optimum, whitened at first by the Gauss-Newton matrix there, then by what
+       its chains have seen (`tflens.inference.hmc.sample`).
 
     Args:
         observation: the data.
@@ -192,9 +193,11 @@ class Fitter:
         shared = None if self.crop else self._compiled
         if shared and not shared.coarse.suits(observation):
             shared = None
-        look = glance(observation, shared.light if shared else None)
+        light = shared.light if shared else light_target(observation)
+        look = glance(observation, light)
         if shared is None:
-            shared = self._compiled = _Compiled(self.model, observation, look.frame if self.crop else None)
+            frame = look.frame if self.crop else None
+            shared = self._compiled = _Compiled(light, LensTarget(self.model, observation, frame), self.crop)
         coarse = shared.coarse
         coarse.observe(observation)
         coarse.use(look.mask[coarse.frame])
@@ -242,10 +245,9 @@ class _Compiled:
         sampler: of the finer target.
     """
 
-    def __init__(self, model: LensModel, observation: Observation, frame: Frame | None) -> None:
-        self._tolerance = _SHARED_RENDERING_ERROR if frame is None else _RENDERING_ERROR
-        self.light = light_target(observation)
-        self.coarse = LensTarget(model, observation, frame)
+    def __init__(self, light: LensTarget, coarse: LensTarget, alone: bool) -> None:
+        self.light, self.coarse = light, coarse
+        self._tolerance = _RENDERING_ERROR if alone else _SHARED_RENDERING_ERROR
         self.sampler: hmc.Sampler | None = None
         self._fine: LensTarget | None = None
 
