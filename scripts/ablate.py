@@ -1,15 +1,23 @@
 """Train every row of the ablation, `scripts/ablation/*.toml`, and measure them side by side.
 
 Each training and the measurement are processes of their own. What has been trained already stays as it is, so that a
-run that was killed goes on.
+run that was killed goes on; and a stage that another row has trained with the same settings is taken over from it.
 """
 
 import argparse
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from tflens.galaxies.recipe import read_config
 
 ROOT = Path(__file__).resolve().parents[1]
+# What a stage of the training does not depend on.
+_AFTER_FLOW = {"joint_training"}
+_AFTER_VAE = {"flow", "flow_training", "condition", *_AFTER_FLOW}
 
 
 def main() -> None:
@@ -28,6 +36,7 @@ def main() -> None:
         run, model = arguments.run / row / "training", arguments.run / row / "model"
         config = ROOT / f"scripts/ablation/{row}.toml"
         if not (model / "training.json").exists():
+            _take_over(arguments.run, run, config)
             train = [ROOT / "scripts/train_galaxies.py", "--config", config, "--data", arguments.data, "--run", run]
             _call([*train, "--out", model])
         named = f"{row}={_in_project(model)}"
@@ -35,6 +44,22 @@ def main() -> None:
         limits = ["--galaxies", arguments.galaxies, "--optimised", 64, "--latent-seeds", 2, "--iwae-galaxies", 200]
         cache = ["--cache", ROOT / "cache/morphology"]
         _call([*measure, *limits, *cache, "--records", arguments.records, "--out", arguments.run / row / "figures"])
+
+
+def _take_over(runs: Path, run: Path, config: Path) -> None:
+    """Copy the stages that finished rows have trained from the same settings, so that they are not trained twice."""
+    for stage, others in {"vae": _AFTER_VAE, "flow": _AFTER_FLOW}.items():
+        for row in sorted(runs.iterdir()) if runs.exists() and not (run / stage).exists() else []:
+            theirs = row / "training/config.json"
+            if (row / "model/training.json").exists() and (
+                _without(json.loads(theirs.read_text()), others) == _without(read_config(config), others)
+            ):
+                shutil.copytree(row / "training" / stage, run / stage)
+                break
+
+
+def _without(config: dict[str, Any], tables: set[str]) -> dict[str, Any]:
+    return {name: table for name, table in config.items() if name not in tables}
 
 
 def _call(arguments: list) -> None:
