@@ -688,6 +688,19 @@ class TestNeuralSource:
         np.testing.assert_array_equal(standard.image(u), shipped.decode(u))
         assert standard.get_config() == {"name": "galaxies", "version": None, "prior": "normal"}
 
+    def test_its_centre_is_that_of_its_light_wherever_the_stamp_has_it(self):
+        source = NeuralSource()
+        y, x = np.mgrid[-31.5:32, -31.5:32].astype(np.float32)
+        stamp = np.exp(-((x - 3) ** 2 + (y + 2) ** 2) / 40) + 0.5 * np.exp(-((x + 5) ** 2 + (y - 6) ** 2) / 30)
+        at = {"center_x": 0.3, "center_y": -0.1, "scale": 1.1}
+        axis = np.linspace(-2.5, 2.5, 801, dtype=np.float32)
+        light = source.brightness(axis[None], axis[:, None], image=tf.constant(stamp), **at).numpy().astype(float)
+        weight = light**2 / (light**2).sum()
+        np.testing.assert_allclose([(weight * axis).sum(), (weight * axis[:, None]).sum()], [0.3, -0.1], atol=3e-4)
+        shifted = tf.roll(stamp, [3, -5], [0, 1])
+        again = source.brightness(axis[None], axis[:, None], image=shifted, **at)
+        np.testing.assert_allclose(again, light, atol=1e-4 * light.max())
+
     def test_another_prior_is_refused(self):
         with pytest.raises(ParameterError, match='prior must be "flow" or "normal", got \'uniform\''):
             NeuralSource(prior="uniform")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tflens.grid import PixelGrid
 from tflens.inference.initial import Glance, arc_profile, find_center, glance, smooth_noise
 from tflens.lens_layer import LensLayer
-from tflens.light import Sersic
+from tflens.light import Exponential, Sersic
 from tflens.mass import EPL
 from tflens.observation import Observation
 
@@ -121,7 +121,8 @@ class TestGlance:
         assert not look().mask[np.hypot(X - x, Y - y) > 1.7 * look().arc_radius + 0.4].any()
 
     def test_light_of_the_lens_is_described(self):
-        assert set(look().light) == {f"light{i}.{name}" for i in (1, 2) for name in Sersic().parameter_names}
+        found = {1: Sersic(), 2: Exponential()}
+        assert set(look().light) == {f"light{i}.{name}" for i in found for name in found[i].parameter_names}
         # What is left between the core and the arcs is noise.
         between = (RADIUS > 0.3) & (RADIUS < 0.45)
         assert abs(np.median(look().excess[between])) < 1

@@ -1,5 +1,7 @@
 """From base space to the log posterior: round trips, laws of the prior, gradients, frames and masks."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -128,8 +130,8 @@ class TestPriors:
             tiny_lens.model(priors={name: tfd.Normal(0.0, 1.0)})
 
     def test_prior_that_is_none_is_refused(self):
-        with pytest.raises(ParameterError, match=r"a TFP distribution or a factory of one .* got 1\.3"):
-            tiny_lens.model(priors={"lens.theta_E": 1.3})
+        with pytest.raises(ParameterError, match=r"a TFP distribution or a factory of one .* got None"):
+            tiny_lens.model(priors={"lens.theta_E": None})
 
     def test_unknown_value_is_refused(self):
         with pytest.raises(ParameterError, match=r"unknown parameter\(s\) \['lens.theta'\].*lens.theta_E"):
@@ -138,6 +140,68 @@ class TestPriors:
     def test_part_of_a_joint_parameter_is_refused(self):
         with pytest.raises(ParameterError, match=r"share a prior: give all of them, not only.*lens\.e2"):
             tiny_lens.model().base({"lens.e2": 0.1})
+
+
+class TestFixedAndTied:
+    GIVEN: ClassVar = {
+        "lens.gamma": 1.9,
+        "light.e1,e2": (0.05, 0.1),
+        "light.center_x": "lens.center_x",
+        "source.e1,e2": "lens.e1,e2",
+    }
+
+    def test_they_are_no_coordinates_and_take_their_values(self):
+        model = tiny_lens.model(priors=self.GIVEN)
+        assert model.dim == tiny_lens.model().dim - 6
+        assert not {"lens.gamma", "light.e2", "light.center_x", "source.e1"} & set(model.names)
+        values = model.physical(0.3 * tf.ones([2, model.dim], tf.float64))
+        assert set(values) == set(tiny_lens.model().names)
+        np.testing.assert_array_equal(values["light.e2"], [0.1, 0.1])
+        np.testing.assert_array_equal(values["light.center_x"], values["lens.center_x"])
+        np.testing.assert_array_equal(values["source.e1"], values["lens.e1"])
+
+    def test_likelihood_is_that_of_the_free_model_at_the_same_values(self):
+        free, bound = tiny_lens.target(), LensTarget(tiny_lens.model(priors=self.GIVEN), tiny_lens.observation())
+        u = tf.constant(0.1 * np.random.default_rng(3).normal(size=(1, bound.model.dim)))
+        values = {name: float(value[0]) for name, value in bound.model.physical(u).items()}
+        expected = free.log_likelihood(tf.constant(free.model.base(values)[None]))
+        np.testing.assert_allclose(bound.log_likelihood(u), expected, rtol=1e-9)
+
+    def test_linearized_as_in_reverse_mode(self):
+        target = LensTarget(tiny_lens.model(priors=self.GIVEN), tiny_lens.observation())
+        u = tf.constant(0.2 * np.random.default_rng(6).normal(size=target.model.dim))
+        with tf.GradientTape() as tape:
+            tape.watch(u)
+            value = tf.reduce_sum(target.design(u[None])[0] ** 2)
+        design, tangents = target.linearize(u)
+        found = 2 * tf.einsum("kcp,cp->k", tangents, design)
+        np.testing.assert_allclose(found, tape.gradient(value, u), rtol=1e-9)
+
+    def test_total_mass_knows_them(self):
+        model = tiny_lens.model(priors={"lens.gamma": 2.0, "lens.center_y": "lens.center_x"})
+        values = {name: tiny_lens.TRUTH[name] for name in model.names if name in tiny_lens.TRUTH}
+        free = tiny_lens.model().total_mass(values | {"lens.gamma": 2.0, "lens.center_y": values["lens.center_x"]})
+        at = tf.constant([[0.7]], tf.float64), tf.constant([[0.2]], tf.float64)
+        np.testing.assert_array_equal(model.total_mass(values).convergence(*at), free.convergence(*at))
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"light.center_x": "lens.center_z"}, "light.center_x is tied to 'lens.center_z', which is no free"),
+            ({"lens.gamma": 2.0, "source.n_sersic": "lens.gamma"}, "tied to 'lens.gamma', which is no free parameter"),
+            ({"light.e1,e2": "lens.e1"}, "light.e1,e2 has 2 value.s. and cannot be tied to 'lens.e1', which has 1"),
+            ({"light.e1,e2": 0.1}, "light.e1,e2 must be fixed at 2 finite number.s., got 0.1"),
+            ({"lens.gamma": float("nan")}, "lens.gamma must be fixed at 1 finite number"),
+            ({"lens.gamma": True}, "a prior must be a TFP distribution"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, given, message):
+        with pytest.raises(ParameterError, match=message):
+            tiny_lens.model(priors=given)
+
+    def test_a_value_for_a_fixed_parameter_is_refused(self):
+        with pytest.raises(ParameterError, match=r"unknown parameter.* \['lens.gamma'\]; the model's free ones"):
+            tiny_lens.model(priors={"lens.gamma": 2.0}).base({"lens.gamma": 1.9})
 
 
 class TestLogProb:

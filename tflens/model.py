@@ -79,19 +79,24 @@ class LensModel:
         lens_light: light profiles of the lens; by default two Sersic profiles.
         source: light profile behind it, e.g. `tflens.galaxies.NeuralSource()` or `tflens.light.Sersic()`; None for a
             galaxy that lenses nothing.
-        priors: replacements of default priors, from name to a TFP distribution or a factory of one; joint parameters
-            are named together (`"lens.e1,e2"`). `LensModel.names` lists the names.
+        priors: replacements of default priors, by name; joint parameters are named together (`"lens.e1,e2"`). A TFP
+            distribution or a factory of one is a prior; a number (several, for joint parameters) fixes the parameter;
+            the name of another parameter ties it to that one.
         sky: whether a constant sky of either sign is part of the light.
         dtype: "float32" (default) or "float64".
 
     Raises:
-        ParameterError: a prior is given for a name that the model does not have, or is none.
+        ParameterError: a prior is given for a name that the model does not have, or is none; a parameter is tied to
+            one that does not exist or is not free itself, or fixed at what is no finite number.
 
     Example:
         >>> from tflens.light import Sersic
         >>> model = LensModel(lens_light=[Sersic()], source=Sersic())
         >>> model.names[:3], model.dim
         (('lens.theta_E', 'lens.gamma', 'lens.e1'), 20)
+        >>> same_place = {f"light2.center_{axis}": f"light1.center_{axis}" for axis in "xy"}
+        >>> LensModel(source=Sersic(), priors={**same_place, "light2.n_sersic": 1.0}).dim
+        23
     """
 
     def __init__(
@@ -109,6 +114,8 @@ class LensModel:
         self.source = source
         self.sky = sky
         self.dtype = dtype
+        self.fixed: dict[str, float] = {}
+        self.tied: dict[str, str] = {}
         self.entries = self._entries(dict(priors or {}))
         self.latent_dim: int = getattr(self.source, "latent_dim", 0)
         self.physical_dim = sum(len(entry.names) for entry in self.entries)
@@ -120,7 +127,7 @@ class LensModel:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the physical parameters, in the order of u."""
+        """Names of the free physical parameters, in the order of u; `fixed` and `tied` have the others."""
         return tuple(name for entry in self.entries for name in entry.names)
 
     @property
@@ -140,7 +147,8 @@ class LensModel:
         return tuple(name != "sky.amp" for name in self.amplitude_names)
 
     def physical(self, u: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Physical parameters `[...batch]` by full name, from u `[...batch, dim]` (latents are ignored)."""
+        """Physical parameters `[...batch]` by full name, those that are fixed or tied among them, from u
+        `[...batch, dim]` (latents are ignored)."""
         values: dict[str, tf.Tensor] = {}
         for entry in self.entries:
             part = u[..., entry.indices]
@@ -149,18 +157,26 @@ class LensModel:
                 values[entry.names[0]] = from_base(prior, part[..., 0])
             else:
                 values |= dict(zip(entry.names, tf.unstack(from_base(prior, part), axis=-1), strict=True))
-        return values
+        fixed = {name: tf.fill(tf.shape(u)[:-1], tf.constant(value, u.dtype)) for name, value in self.fixed.items()}
+        return self.complete(values | fixed)
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by full name, with those of fixed and tied parameters added where they are missing."""
+        values = {**self.fixed, **values}
+        return {**{name: values[other] for name, other in self.tied.items() if other in values}, **values}
 
     def base(self, values: Mapping[str, Any]) -> np.ndarray:
         """u `[dim]` at given physical values; parameters (and latents) that are not given stay at 0, their median.
 
         Raises:
-            ParameterError: an unknown name, or only a part of a joint parameter.
+            ParameterError: a name that is unknown, fixed or tied, or only a part of a joint parameter.
         """
         u = np.zeros(self.dim)
         unknown = set(values) - set(self.names)
         if unknown:
-            raise ParameterError(f"unknown parameter(s) {sorted(unknown)}; the model has {list(self.names)}")
+            raise ParameterError(
+                f"unknown parameter(s) {sorted(unknown)}; the model's free ones are {list(self.names)}"
+            )
         for entry in self.entries:
             given = [name for name in entry.names if name in values]
             if not given:
@@ -188,7 +204,7 @@ class LensModel:
             >>> round(float(lens.potential(tf.constant([[3.0]]), tf.constant([[4.0]]))[0, 0]), 4)
             5.0
         """
-        return total(self.lens, _inputs(self._lens_labels(), values))
+        return total(self.lens, _inputs(self._lens_labels(), self.complete(values)))
 
     def layer_inputs(self, values: Mapping[str, tf.Tensor], image: tf.Tensor | None) -> dict[str, list[Values]]:
         """Arranges physical parameters, and the source's image, as `LensLayer` takes them."""
@@ -215,6 +231,13 @@ class LensModel:
             for parameter in component.parameters:
                 name = f"{label}.{','.join(parameter.names)}"
                 prior = priors.pop(name, _DEFAULTS_BY_ROLE.get(name, parameter.prior))
+                full_names = [f"{label}.{each}" for each in parameter.names]
+                if isinstance(prior, str):
+                    self.tied |= zip(full_names, _names_of(prior, name, len(full_names)), strict=True)
+                    continue
+                if isinstance(prior, int | float | tuple | list | np.ndarray) and not isinstance(prior, bool):
+                    self.fixed |= zip(full_names, _numbers(prior, name, len(full_names)), strict=True)
+                    continue
                 make_prior = partial(_distribution, prior, tf.as_dtype(self.dtype))
                 entries.append(Entry(label, parameter, make_prior, start))
                 entries[-1].prior  # noqa: B018 (made now, so that a wrong one is refused here)
@@ -222,6 +245,10 @@ class LensModel:
         if priors:
             known = [f"{entry.label}.{','.join(entry.parameter.names)}" for entry in entries]
             raise ParameterError(f"priors given for unknown parameter(s) {sorted(priors)}; the model has {known}")
+        free = [name for entry in entries for name in entry.names]
+        for name, other in self.tied.items():
+            if other not in free:
+                raise ParameterError(f"{name} is tied to {other!r}, which is no free parameter; there are {free}")
         return entries
 
 
@@ -285,8 +312,8 @@ class LensTarget:
         self._take(observation)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
         self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
-        self._compiled_source = tf.function(self._source_design, jit_compile=True, autograph=False)
         self._compiled_tangents = tf.function(self._physical_tangents, jit_compile=True, autograph=False)
+        self._compiled_source_tangents = tf.function(self._source_tangents, jit_compile=True, autograph=False)
         self._compiled_likelihood = tf.function(self._physical_likelihood, jit_compile=True, autograph=False)
         self._compiled_posterior = tf.function(self._physical_posterior, jit_compile=True, autograph=False)
         self._value_and_gradient = Direct(self._tempered, jit_compile=False)
@@ -416,8 +443,7 @@ class LensTarget:
             images = model.source.image(latents)
         still = tf.repeat(images[:1], model.physical_dim, axis=0)
         tangents = self._compiled_tangents(lanes, directions, self._weight, still)
-        # The design is linear in the source's pixels: their tangents need no differentiation, only lensing.
-        source = self._compiled_source(physical[None], self._weight, accumulator.jvp(images))
+        source = self._compiled_source_tangents(physical[None], self._weight, images, accumulator.jvp(images))
         before = model.amplitude_names.index("source.amp")
         after = len(model.amplitude_names) - 1 - before
         source = tf.pad(source[:, None], [[0, 0], [before, after], [0, 0]])
@@ -540,11 +566,14 @@ class LensTarget:
             design = self._physical_design(physical, weight, image)
         return accumulator.jvp(design)
 
-    def _source_design(self, physical: tf.Tensor, weight: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
-        """Whitened images `[n, pixels]` of n sources' pixels seen through one lens."""
-        inputs = self.model.layer_inputs(self.model.physical(physical), images)
-        lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[0] * weight
-        return tf.reshape(lensed, [tf.shape(images)[0], self.image.size])
+    def _source_tangents(
+        self, physical: tf.Tensor, weight: tf.Tensor, images: tf.Tensor, directions: tf.Tensor
+    ) -> tf.Tensor:
+        """Tangents `[n, pixels]` of the whitened source, seen through one lens, in n directions of its pixels."""
+        with ForwardAccumulator(images, directions) as accumulator:
+            inputs = self.model.layer_inputs(self.model.physical(physical), images)
+            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[0] * weight
+        return tf.reshape(accumulator.jvp(lensed), [tf.shape(images)[0], self.image.size])
 
     def _unit_images(self, physical: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
         images = self.layer.images(self.model.layer_inputs(self.model.physical(physical), image))
@@ -582,8 +611,27 @@ def _distribution(prior: Any, dtype: tf.DType) -> Any:
     if hasattr(prior, "log_prob"):
         return prior
     if not callable(prior):
-        raise ParameterError(f"a prior must be a TFP distribution or a factory of one (dtype to prior), got {prior!r}")
+        raise ParameterError(
+            "a prior must be a TFP distribution or a factory of one (dtype to prior), a number to fix the parameter, "
+            f"or the name of another parameter to tie it to, got {prior!r}"
+        )
     return prior(dtype)
+
+
+def _names_of(tie: str, name: str, count: int) -> list[str]:
+    """Full names of `count` parameters from "label.name,name"."""
+    label, _, names = tie.rpartition(".")
+    found = [f"{label}.{each.strip()}" for each in names.split(",")]
+    if len(found) != count:
+        raise ParameterError(f"{name} has {count} value(s) and cannot be tied to {tie!r}, which has {len(found)}")
+    return found
+
+
+def _numbers(given: Any, name: str, count: int) -> list[float]:
+    values = np.atleast_1d(np.asarray(given, np.float64))
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise ParameterError(f"{name} must be fixed at {count} finite number(s), got {given!r}")
+    return [float(value) for value in values]
 
 
 def _inputs(labelled: list[tuple[str, Any]], values: Mapping[str, Any]) -> list[Values]:

@@ -93,7 +93,8 @@ def fit_figure(fit: Fit) -> Figure:
     source_norm = draw_source(source, fit.posterior)
     _color_bar(figure, source_norm, _LIGHT, [source], "counts/s per arcsec$^2$")
 
-    values = {name: float(np.median(fit.posterior.draws(name))) for name in fit.posterior.names}
+    medians = {name: float(np.median(fit.posterior.draws(name))) for name in fit.posterior.names}
+    values = fit.model.complete(medians)
     for axes in (data, arcs, lensed):
         _draw_einstein_ellipse(axes, values)
     titles = {

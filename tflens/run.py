@@ -105,7 +105,7 @@ def execute(
 
 
 def build_model(observation: "Observation", source: str) -> "LensModel":
-    """The lens model of a run: power law and shear, two Sersic profiles of lens light, and the source by its name."""
+    """The lens model of a run: power law and shear, bulge and disc of lens light, and the source by its name."""
     from tflens.inference.initial import find_center
     from tflens.inference.pipeline import default_model
     from tflens.light import Sersic
@@ -121,6 +121,8 @@ def describe_model(model: "LensModel") -> dict[str, Any]:
             label: {"profile": type(profile).__name__, **profile.get_config()} for label, profile in components
         },
         "priors": {",".join(entry.names): _describe(entry.prior) for entry in model.entries},
+        "fixed": model.fixed,
+        "tied": model.tied,
         "sky": model.sky,
         "dtype": model.dtype,
     }

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from tflens.errors import ParameterError
@@ -18,6 +19,10 @@ class NeuralSource(Pixelated):
     position and size are ordinary parameters. The network draws galaxies at the angular size they have in its
     training set, so `scale` has a narrow prior around 1: the latents draw small and large galaxies, and a scale
     that could do the same leaves a fit with two ways of saying one thing, and often with two modes.
+
+    For the same reason its centre is that of the light it draws, the mean position weighted with the square of the
+    brightness, and not that of the decoder's stamp: latents that only shift the galaxy in its stamp then change
+    nothing that the data see.
 
     Args:
         name: of a shipped model or a path, as `tflens.galaxies.load_galaxy_model` takes it.
@@ -38,8 +43,8 @@ class NeuralSource(Pixelated):
     """
 
     parameters: ClassVar[tuple[Parameter, ...]] = (
-        Parameter(("center_x",), "arcsec", "centre", normal(0.0, 0.3)),
-        Parameter(("center_y",), "arcsec", "centre", normal(0.0, 0.3)),
+        Parameter(("center_x",), "arcsec", "centre of the light", normal(0.0, 0.3)),
+        Parameter(("center_y",), "arcsec", "centre of the light", normal(0.0, 0.3)),
         Parameter(("scale",), "", "angular size relative to the training galaxies", log_normal(1.0, 0.1)),
     )
 
@@ -59,5 +64,27 @@ class NeuralSource(Pixelated):
         """Galaxies `[...batch, ny, nx]` of unit flux for base-space latents `[...batch, latent_dim]`."""
         return self.galaxies.generate(u) if self.prior == "flow" else self.galaxies.decoder(u)
 
+    def brightness(self, x, y, *, image, center_x, center_y, scale):
+        image = tf.convert_to_tensor(image)
+        column, row = _center(image)
+        side = self.pixel_scale * scale
+        return super().brightness(
+            x, y, image=image, center_x=center_x - side * column, center_y=center_y - side * row, scale=scale
+        )
+
     def get_config(self) -> dict[str, Any]:
         return {"name": str(self.name), "version": self.version, "prior": self.prior}
+
+
+def _center(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean column and row `[...batch]` of images `[...batch, ny, nx]`, from their middle, weighted with the square of
+    the pixels: what a lens fit knows best of a position."""
+    weight = image**2
+    along_x, along_y = tf.reduce_sum(weight, -2), tf.reduce_sum(weight, -1)
+
+    def mean(weight: tf.Tensor) -> tf.Tensor:
+        n = weight.shape[-1]
+        places = tf.cast(np.arange(n) - (n - 1) / 2, weight.dtype)
+        return tf.reduce_sum(weight * places, -1) / tf.reduce_sum(weight, -1)
+
+    return mean(along_x), mean(along_y)

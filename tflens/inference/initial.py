@@ -5,20 +5,21 @@ Nothing here is a measurement. It narrows the places where optimisation starts; 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
 from tflens.inference.optimize import LMState, levenberg_marquardt_step, start_levenberg_marquardt
-from tflens.light import Sersic
+from tflens.light import Exponential, LightProfile, Sersic
 from tflens.model import Frame, LensModel, LensTarget
 from tflens.observation import Observation
 from tflens.parameters import PriorFactory, normal
 
 _ROUNDS, _STEPS = 4, 8
 _LIGHTS = ("light1", "light2")
-_LIGHT_ERROR = 0.05  # what two Sersic profiles are trusted to describe of a real galaxy: the rest is no arc
+_LIGHT_ERROR = 0.05  # what two smooth profiles are trusted to describe of a real galaxy: the rest is no arc
 _OUTLIER = 3.0  # residuals above this many sigma belong to something else than the lens light
 
 
@@ -31,7 +32,7 @@ class Glance:
         radii, weights: radii (arcsec), and how much light that the lens does not explain stands out there.
         mask: pixels for the fit, `[ny, nx]` of the whole image: a disc around the lens without unrelated neighbours.
         frame: rows and columns that hold the disc and a margin for the PSF.
-        light: parameters of the two Sersic profiles found on the way, by full name (`light1.R_sersic`).
+        light: parameters of the `bulge_and_disc` found on the way, by full name (`light1.R_sersic`).
         excess: the image minus the smooth lens light, in units of the noise and a 5 % error of that light,
             `[ny, nx]` of the whole image.
     """
@@ -53,7 +54,7 @@ class Glance:
 def glance(observation: Observation, target: LensTarget | None = None) -> Glance:
     """Finds the lens, subtracts a smooth model of its light, and looks for arcs in what is left.
 
-    The light is two Sersic profiles fitted with arcs and neighbours progressively masked as positive outliers.
+    The light is a `bulge_and_disc` fitted with arcs and neighbours progressively masked as positive outliers.
 
     Args:
         observation: the image.
@@ -120,11 +121,26 @@ def centered_priors(labels: Iterable[str], center: tuple[float, float], width: f
     return {f"{label}.center_{axis}": normal(value, width) for label in labels for axis, value in axes}
 
 
+def bulge_and_disc(center: tuple[float, float], width: float) -> tuple[list[LightProfile], dict[str, Any]]:
+    """The lens's light, a Sersic profile and an exponential disc of one centre, and its priors.
+
+    Two Sersic profiles with everything free would fit no better where one of them is enough, as is common, and could
+    then change places, or fade and take any shape: chains do not get around in such a posterior.
+
+    Args:
+        center: (x, y), arcsec.
+        width: one standard deviation of the prior on the centre, arcsec.
+    """
+    bulge, disc = _LIGHTS
+    same_place = {f"{disc}.center_{axis}": f"{bulge}.center_{axis}" for axis in "xy"}
+    return [Sersic(), Exponential()], centered_priors([bulge], center, width) | same_place
+
+
 def light_target(observation: Observation) -> LensTarget:
-    """Two Sersic profiles anywhere near the middle of the image: what `glance` fits the lens's light with."""
+    """A `bulge_and_disc` anywhere near the middle of the image: what `glance` fits the lens's light with."""
     width = min(observation.grid.shape) * observation.grid.pixel_scale / 6
-    priors = centered_priors(_LIGHTS, (0.0, 0.0), width)
-    return LensTarget(LensModel(lens=[], lens_light=[Sersic(), Sersic()], priors=priors), observation)
+    profiles, priors = bulge_and_disc((0.0, 0.0), width)
+    return LensTarget(LensModel(lens=[], lens_light=profiles, priors=priors), observation)
 
 
 def _fit_light(
@@ -132,7 +148,7 @@ def _fit_light(
 ) -> tuple[dict[str, float], np.ndarray]:
     model, descend = target.model, target.program(_descend)
     target.observe(observation)
-    at_center = {f"{light}.center_{axis}": x for light in _LIGHTS for axis, x in zip("xy", center, strict=True)}
+    at_center = {f"{_LIGHTS[0]}.center_{axis}": x for axis, x in zip("xy", center, strict=True)}
     u = model.base(at_center)[None].astype(model.dtype)
     core = _radius(observation, center) < _psf_fwhm(observation)
     mask = observation.mask

@@ -12,7 +12,15 @@ from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
 from tflens.inference import hmc
 from tflens.inference.check import Finding, check
-from tflens.inference.initial import Glance, centered_priors, find_center, glance, light_target, smooth_noise
+from tflens.inference.initial import (
+    Glance,
+    bulge_and_disc,
+    centered_priors,
+    find_center,
+    glance,
+    light_target,
+    smooth_noise,
+)
 from tflens.inference.map import Optimum, draw_starts, polish, search
 from tflens.inference.optimize import gauss_newton
 from tflens.inference.posterior import Posterior, assemble
@@ -143,7 +151,7 @@ def fit(
 
     Args:
         observation: the data.
-        model: `default_model` if None: power law with shear, two Sersic profiles, a neural source.
+        model: `default_model` if None: power law with shear, bulge and disc, a neural source.
         settings: `FitSettings()` if None.
         monitor: told of the progress between compiled chunks, with a `Status`.
 
@@ -278,17 +286,19 @@ def _curvature(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
 
 
 def default_model(center: tuple[float, float] = (0.0, 0.0), source: LightProfile | None = None) -> LensModel:
-    """Elliptical power law with external shear, two Sersic profiles of lens light, a sky, and a source.
+    """Elliptical power law with external shear, a `bulge_and_disc` of lens light, a sky, and a source.
 
     Args:
-        center: of the lens's light, arcsec. The mass is centred there within 0.05 arcsec, each Sersic profile within
-            0.1 arcsec (one standard deviation of the prior).
+        center: of the lens's light, arcsec. The mass is centred there within 0.05 arcsec, the light within 0.1 arcsec
+            (one standard deviation of the prior).
         source: `NeuralSource()` if None.
     """
+    lens_light, priors = bulge_and_disc(center, 0.1)
     return LensModel(
         lens=[EPL(), Shear()],
+        lens_light=lens_light,
         source=source or NeuralSource(),
-        priors=centered_priors(["lens"], center, 0.05) | centered_priors(["light1", "light2"], center, 0.1),
+        priors=centered_priors(["lens"], center, 0.05) | priors,
     )
 
 

@@ -122,7 +122,9 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
     flat = tf.constant(chains.u.reshape(-1, dim))
     physical = {name: value.numpy() for name, value in model.physical(flat).items()}
     amplitudes = _draw_amplitudes(target, chains.u, rng)
-    values = physical | {name: amplitudes[:, i] for i, name in enumerate(model.amplitude_names)}
+    values = {name: physical[name] for name in model.names} | {
+        name: amplitudes[:, i] for i, name in enumerate(model.amplitude_names)
+    }
     units = dict(zip(model.names, model.units, strict=True)) | {
         n: _amplitude_unit(n, model) for n in model.amplitude_names
     }
