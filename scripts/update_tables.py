@@ -201,6 +201,16 @@ def newton_steps(records: list[dict]) -> str:
     return "\n".join([*rows, "", f"{records[0]['n']} validation galaxies. {_source(records)}"])
 
 
+def ssim_loss(records: list[dict]) -> str:
+    columns = "| S/N | pixels from the middle | of all windows | of all loss | level's error / peak | noise / peak |"
+    rows = [columns, "|" + "---|" * 6]
+    for r in records:
+        shares = f"{r['windows']:.0%} | {r['value']:.0%}"
+        ring = "-".join(map(str, r["ring"]))
+        rows.append(f"| {r['snr']} | {ring} | {shares} | {r['level_error']:.4f} | {r['noise']:.4f} |")
+    return "\n".join([*rows, "", f"{records[0]['n']} validation galaxies. {_source(records)}"])
+
+
 def _find(records: list[dict], id: str, over: str, prior: str) -> dict | None:
     chosen = (r for r in records if r["id"] == id and r["prior"] == prior and r.get("over", "").startswith(over))
     return next(chosen, None)
@@ -235,6 +245,7 @@ TABLES = {
     "galaxies_prior": (("docs/galaxies.md", CARD), "galaxies", galaxies_prior),
     "galaxies_ablation": (("docs/galaxies.md",), "galaxies", galaxies_ablation),
     "galaxies_real": (("docs/galaxies.md", CARD), "galaxies", galaxies_real),
+    "ssim_loss": (("docs/galaxies.md",), "ssim_loss", ssim_loss),
     "newton_steps": (("docs/galaxies.md",), "newton_steps", newton_steps),
     "rendering": (("docs/physics.md",), "rendering", rendering),
 }

@@ -66,16 +66,21 @@ def ssim(signal: Images, model: Images, window: int = 8) -> NDArray[np.float64]:
         >>> ssim(image, image).tolist()
         [1.0, 1.0]
     """
+    return np.mean(ssim_map(signal, model, window), axis=(-2, -1))
+
+
+def ssim_map(signal: Images, model: Images, window: int = 8) -> NDArray[np.float64]:
+    """What `ssim` is the mean of: one value for each window that lies within the image, `[N, ny', nx']`."""
     x, y = np.asarray(signal, np.float64), np.asarray(model, np.float64)
-    mean_x, mean_y = _window_means(x, window), _window_means(y, window)
-    variance_x = _window_means(x * x, window) - mean_x**2
-    variance_y = _window_means(y * y, window) - mean_y**2
-    covariance = _window_means(x * y, window) - mean_x * mean_y
+    mean_x, mean_y = window_means(x, window), window_means(y, window)
+    variance_x = window_means(x * x, window) - mean_x**2
+    variance_y = window_means(y * y, window) - mean_y**2
+    covariance = window_means(x * y, window) - mean_x * mean_y
     peak = x.max(axis=(-2, -1))[:, None, None]
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return np.mean(luminance * structure, axis=(-2, -1))
+    return luminance * structure
 
 
 def distribution_distances(reference: Statistics, sample: Statistics) -> dict[str, float]:
@@ -160,7 +165,7 @@ def active_units(means: NDArray[np.floating], threshold: float = 0.01) -> int:
     return int(np.sum(np.var(means, axis=0) > threshold))
 
 
-def _window_means(images: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+def window_means(images: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Means over the windows that lie within the image: `[N, ny - window + 1, nx - window + 1]`."""
     smooth = ndimage.uniform_filter(images, size=(1, window, window))
     low, high = window // 2, (window - 1) // 2

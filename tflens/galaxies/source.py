@@ -147,7 +147,7 @@ class GalaxyModel:
         return self.decode(self.to_latent(u, condition), xla=xla)
 
     def encode(self, image: ArrayLike, sigma: ArrayLike) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and covariance of z given noisy images: the encoder's, the mean refined by Newton's steps if it has any.
+        """Mean of z given noisy images and a root of its covariance: the encoder's, refined by Newton's steps if any.
 
         Args:
             image: `[...batch, ny, nx]`, of unit flux before noise, with the training's PSF.
