@@ -7,6 +7,7 @@ the galaxy's peak, beside the noise that the data have there.
 import argparse
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def measure(model: GalaxyModel, galaxies: NDArray[np.float32], band: tuple[float
     error = (window_means(seen, WINDOW) - window_means(truth, WINDOW)) / peak[:, None, None]
     y, x = np.mgrid[: loss.shape[1], : loss.shape[2]] - (np.array(loss.shape[1:])[:, None, None] - 1) / 2
     records = []
-    for low, high in zip(RINGS[:-1], RINGS[1:], strict=True):
+    for low, high in pairwise(RINGS):
         ring = (np.hypot(x, y) >= low) & (np.hypot(x, y) < high)
         records.append(
             {
