@@ -27,7 +27,10 @@ from tflens.errors import ObservationError, ParameterError
 from tflens.inference.pipeline import FitSettings
 from tflens.inference.posterior import Posterior
 from tflens.inference.progress import STAGES
+from tflens.light import CoreSersic, Sersic
 from tflens.light.sersic import brightness
+from tflens.model import LensModel
+from tflens.model_file import model_of
 from tflens.output import RESULTS, prepare_folder, source_flux, write_results
 from tflens.plotting import interval_decimals
 from tflens.run import execute, prepare
@@ -115,6 +118,23 @@ def test_bad_input_is_refused(case, good, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_wrong_model_is_refused_before_anything_is_made(good, tmp_path):
+    path = tmp_path / "model.toml"
+    path.write_text('source = { profile = "Sersik" }')
+    refused(call("fit", good, "--out", tmp_path / "out", "--model", path), path, "source", "no profile 'Sersik'")
+    refused(call("fit", good, "--out", tmp_path / "out", "--model", tmp_path / "none.toml"), "none.toml", "exist")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_a_file_is_repeated_from_the_configuration(tmp_path):
+    tables = {"source": {"profile": "Sersic"}, "priors": {"lens.gamma": 2.0, "source.e1,e2": [0.0, 0.1]}}
+    (tmp_path / "config.json").write_text(json.dumps(RunConfig(Input("a.fits"), tables=tables).as_dict()))
+    config = RunConfig.load(tmp_path / "config.json")
+    assert config.tables == tables
+    model = tflens.run.build_model(observation(), config)
+    assert tflens.run.describe_model(model) == tflens.run.describe_model(model_of(tables))
+
+
 def test_missing_and_foreign_files_are_refused(tmp_path, good):
     refused(call("fit", tmp_path / "nothing.fits", "--out", tmp_path / "out"), "nothing.fits", "does not exist")
     (tmp_path / "text.fits").write_text("not a FITS file")
@@ -134,6 +154,8 @@ def test_missing_and_foreign_files_are_refused(tmp_path, good):
         ["fit", "a.fits", "--out", "x", "--starts", "0"],
         ["fit", "a.fits", "--out", "x", "--draws", "many"],
         ["fit", "a.fits", "--out", "x", "--source", "nothing"],
+        ["fit", "a.fits", "--out", "x", "--source", "sersic", "--model", "m.toml"],
+        ["fit", "--out", "x", "--config", "c.json", "--model", "m.toml"],
         ["fit", "--out", "x", "--config", "c.json", "--seed", "3"],
         ["fit", "--out", "x", "--config", "c.json", "--source", "neural"],
         ["refit"],
@@ -315,8 +337,8 @@ def test_posterior_and_summary_and_table_agree():
 def test_derived_flux_and_magnification():
     result = small_fit().fit
     derived = json.loads((small_fit().folder / "summary.json").read_text())["derived"]
-    draws = {name: result.posterior.draws(name) for name in result.posterior.names if name.startswith("source.")}
-    assert derived["source.flux"]["median"] == pytest.approx(np.median(source_flux(draws, neural=False)), rel=1e-6)
+    draws = {name: result.posterior.draws(name) for name in result.posterior.names}
+    assert derived["source.flux"]["median"] == pytest.approx(np.median(source_flux(result.model, draws)), rel=1e-6)
     assert derived["source.flux"]["unit"] == "counts/s"
     magnification = derived["source.magnification"]["best"]
     assert 2 < magnification < 50
@@ -336,9 +358,16 @@ def test_flux_of_a_sersic_source_is_its_integral():
         return 2 * np.pi * r * amp * float(value[0, 0])
 
     total = quad(ring, 0, 10, points=[0.1, 0.3, 1, 3], limit=200)[0]
-    values = {"source.amp": amp, "source.R_sersic": radius, "source.n_sersic": n}
-    assert source_flux(values, neural=False) == pytest.approx(total, rel=1e-6)
-    assert source_flux(values, neural=True) == amp
+    values = {"source.amp": amp, "source.R_sersic": radius, "lens.e1": 0.1, "lens.e2": 0.0}
+    given = {"source.n_sersic": n, "source.e1,e2": "lens.e1,e2", "source.center_x": 0.0, "source.center_y": 0.0}
+    model = LensModel(source=Sersic(), priors=given)
+    assert source_flux(model, values) == pytest.approx(total, rel=1e-6)
+
+
+def test_flux_that_has_no_closed_form_is_not_made_up():
+    model = LensModel(source=CoreSersic())
+    values = dict.fromkeys(model.names, 1.0) | {"source.amp": 2.0}
+    assert source_flux(model, values) is None
 
 
 def test_model_images():
@@ -380,7 +409,7 @@ def test_config_tells_everything():
 
 
 def test_a_neural_model_is_described_with_its_weights():
-    description = tflens.run.describe_model(tflens.run.build_model(observation(), "neural"))
+    description = tflens.run.describe_model(tflens.run.build_model(observation(), RunConfig(Input("lens.fits"))))
     weights = json.loads(json.dumps(description))["galaxies"]["sha256"]
     assert set(weights) == {"encoder", "decoder", "flow", "psf"}
     assert all(len(digest) == 64 for digest in weights.values())

@@ -7,7 +7,7 @@ from scipy import stats
 
 from tflens._tfp import tfb, tfd
 from tflens.errors import ParameterError
-from tflens.parameters import Disc, bounded_normal, ellipticity, from_base, log_normal, normal, to_base
+from tflens.parameters import Disc, bounded_normal, ellipticity, from_base, log_normal, normal, to_base, uniform
 
 SCALAR = {
     "normal": (normal(0.3, 2.0), stats.norm(0.3, 2.0).cdf),
@@ -17,7 +17,7 @@ SCALAR = {
         bounded_normal(1.2, 2.8, 2.0, 0.2),
         lambda v: stats.norm(0, 0.5).cdf(np.log((v - 1.2) / (2.8 - v))),
     ),
-    "Uniform": (lambda dtype: tfd.Uniform(*_constants(dtype, -1, 3)), stats.uniform(-1, 4).cdf),
+    "uniform": (uniform(-1.0, 3.0), stats.uniform(-1, 4).cdf),
     "Gamma": (lambda dtype: tfd.Gamma(*_constants(dtype, 2, 3)), stats.gamma(2, scale=1 / 3).cdf),
     "TruncatedNormal": (
         lambda dtype: tfd.TruncatedNormal(*_constants(dtype, 0.5, 1, 0, 3)),

@@ -7,7 +7,7 @@ Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 the
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -126,6 +126,15 @@ def fit(
             rich_help_panel=_MODEL,
         ),
     ] = Source.neural,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="A model of your own instead: its profiles, and priors, fixed values and ties of their parameters.",
+            show_default=False,
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of everything random: same seed, same draws.", rich_help_panel=_EFFORT)
     ] = 0,
@@ -177,6 +186,8 @@ def fit(
         _refuse_other_options(context)
     elif file is None:
         raise typer.BadParameter("give the file to fit, or --config", param_hint="FILE.fits")
+    elif model is not None and context.get_parameter_source("source").name == "COMMANDLINE":
+        raise typer.BadParameter("give either --source or --model, whose file names the source", param_hint="--model")
     with reporting() as messages:
         if config is not None:
             chosen = RunConfig.load(config)
@@ -186,7 +197,8 @@ def fit(
             files = Input(
                 file, image, noise, psf, None if no_mask else mask, noise_file, psf_file, mask_file, pixel_scale
             )
-            chosen = RunConfig(files, source.value, {name: context.params[name] for name in _SETTINGS})
+            settings = {name: context.params[name] for name in _SETTINGS}
+            chosen = RunConfig(files, source.value, settings, tables=_tables(model))
         _fit(chosen, out, overwrite, tensorboard, messages)
 
 
@@ -218,6 +230,19 @@ _SETTINGS = (
     "draws",
     "supersampling",
 )
+
+
+def _tables(model: Path | None) -> dict[str, Any] | None:
+    """Of a file that describes a model: refused here, before a folder is made for the results."""
+    if model is None:
+        return None
+    from tflens.quiet import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    from tflens.model_file import read_model, read_tables
+
+    read_model(model)
+    return read_tables(model)
 
 
 def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, messages: Console) -> None:

@@ -103,7 +103,8 @@ class RunConfig:
 
     Args:
         input: where the observation is.
-        source: "neural" (a galaxy drawn by the shipped network) or "sersic".
+        source: "neural" (a galaxy drawn by the shipped network) or "sersic", of the default model.
+        tables: of a model of one's own, as `tflens.model_file.read_tables` has them; None for the default model.
         settings: arguments of `tflens.inference.pipeline.FitSettings`; what is not given takes its default.
         recorded: of a configuration that was read from a file: the model and the versions at that time.
 
@@ -119,6 +120,7 @@ class RunConfig:
     source: str = "neural"
     settings: Mapping[str, int] = field(default_factory=dict)
     recorded: Mapping[str, Any] = field(default_factory=dict)
+    tables: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -136,6 +138,7 @@ class RunConfig:
             "input": asdict(self.input),
             "source": self.source,
             "settings": dict(self.settings),
+            **({} if self.tables is None else {"tables": self.tables}),
             **self.recorded,
         }
 
@@ -167,6 +170,7 @@ class RunConfig:
                 input=Input(**content["input"]),
                 source=content["source"],
                 settings=dict(content["settings"]),
+                tables=content.get("tables"),
                 recorded={key: value for key, value in content.items() if key not in own},
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -114,9 +114,10 @@ class LensModel:
         self.source = source
         self.sky = sky
         self.dtype = dtype
+        self.priors = dict(priors or {})
         self.fixed: dict[str, float] = {}
         self.tied: dict[str, str] = {}
-        self.entries = self._entries(dict(priors or {}))
+        self.entries = self._entries(dict(self.priors))
         self.latent_dim: int = getattr(self.source, "latent_dim", 0)
         self.physical_dim = sum(len(entry.names) for entry in self.entries)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from scipy.special import gamma, gammaincinv
 
 from tflens.errors import ParameterError
 from tflens.files import write_atomically
@@ -117,14 +116,15 @@ def derived(fit: Any) -> dict[str, dict[str, Any]]:
     """What follows from the parameters: flux of the source, and its magnification at the best point.
 
     The flux is that of the whole source before lensing; the magnification divides the light of the arcs, in the
-    frame of the fit, by it.
+    frame of the fit, by it. Empty for a source without a total flux in closed form.
     """
-    names = [name for name in fit.posterior.names if name.startswith("source.")]
-    flux = source_flux({name: fit.posterior.draws(name) for name in names}, bool(fit.model.latent_dim))
+    flux = source_flux(fit.model, {name: fit.posterior.draws(name) for name in fit.posterior.names})
+    if flux is None:
+        return {}
     low95, low, median, high, high95 = np.quantile(flux, [0.025, 0.16, 0.5, 0.84, 0.975])
     best = {name: value.numpy() for name, value in fit.model.physical(fit.optimum.u[0]).items()}
     best["source.amp"] = fit.best.amplitudes[fit.model.amplitude_names.index("source.amp")]
-    best_flux = float(source_flux(best, bool(fit.model.latent_dim)))
+    best_flux = float(source_flux(fit.model, best))
     magnification = float(fit.best.lensed_source.sum()) / best_flux if best_flux > 0 else None
     interval = {"median": median, "low": low, "high": high, "low95": low95, "high95": high95}
     return {
@@ -133,23 +133,20 @@ def derived(fit: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def source_flux(values: dict[str, np.ndarray], neural: bool) -> np.ndarray:
-    """Total flux of the source, counts/s, from `source.*` parameters of any shape.
+def source_flux(model: Any, values: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Total flux of the source, counts/s, from parameters and `source.amp` of any shape.
 
-    A neural source has unit flux, so its amplitude is the flux. A Sersic profile has
-    2 pi n R^2 e^b b^(-2n) Gamma(2n) times the brightness at R (Graham & Driver 2005, PASA 22, 118, eq. 4).
-
-    Example:
-        >>> disk = {"source.amp": 1.0, "source.R_sersic": 1.0, "source.n_sersic": 0.5}
-        >>> round(float(source_flux(disk, neural=False) / (2 * np.pi / np.log(2))), 6)  # a Gaussian: 2 pi sigma^2 peak
-        1.0
+    A neural source has unit flux, so its amplitude is the flux. None if the profile has no flux in closed form.
     """
     amp = np.asarray(values["source.amp"], np.float64)
-    if neural:
+    if model.latent_dim:
         return amp
-    n, radius = (np.asarray(values[f"source.{name}"], np.float64) for name in ("n_sersic", "R_sersic"))
-    b = gammaincinv(2 * n, 0.5)
-    return amp * 2 * np.pi * n * radius**2 * np.exp(b) * b ** (-2 * n) * gamma(2 * n)
+    values = model.complete(values)
+    parameters = {name: np.asarray(values[f"source.{name}"], np.float64) for name in model.source.parameter_names}
+    try:
+        return amp * np.asarray(model.source.flux(**model.source.inputs(parameters)))
+    except ParameterError:
+        return None
 
 
 def best_images(fit: Any) -> fits.HDUList:

@@ -5,9 +5,11 @@ sees that prior's density: it works on u, standard normal in every dimension, an
 parameter. So the log prior is -|u|^2 / 2 for every model, and supports need no bounds or rejections.
 """
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +18,7 @@ from tflens._tfp import tfb, tfd
 from tflens.errors import ParameterError
 
 PriorFactory = Callable[[tf.DType], Any]
+Arguments = ParamSpec("Arguments")
 
 _LARGEST_U = 8.0  # float64 tells its probability, 1 - 6e-16, from 1
 
@@ -35,6 +38,40 @@ class Parameter:
     unit: str
     description: str
     prior: PriorFactory
+
+
+@dataclass(frozen=True)
+class NamedPrior:
+    """A prior that can be written down: called with a dtype, it makes the distribution.
+
+    Args:
+        name: of the function that made it, one of `PRIORS`.
+        arguments: of that function, name and value.
+        make: makes the distribution.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, float], ...]
+    make: PriorFactory = field(repr=False, compare=False)
+
+    def __call__(self, dtype: tf.DType) -> Any:
+        return self.make(dtype)
+
+
+PRIORS: dict[str, Callable[..., NamedPrior]] = {}
+"""The functions that make a `NamedPrior`, by name."""
+
+
+def _named(function: Callable[Arguments, PriorFactory]) -> Callable[Arguments, NamedPrior]:
+    """Makes the function return a `NamedPrior`, and puts it among `PRIORS`."""
+
+    @wraps(function)
+    def named(*args: Arguments.args, **kwargs: Arguments.kwargs) -> NamedPrior:
+        arguments = inspect.signature(function).bind(*args, **kwargs).arguments
+        return NamedPrior(function.__name__, tuple(arguments.items()), function(*args, **kwargs))
+
+    PRIORS[function.__name__] = named
+    return named
 
 
 def from_base(prior: Any, u: tf.Tensor) -> tf.Tensor:
@@ -77,18 +114,21 @@ def to_base(prior: Any, value: tf.Tensor) -> tf.Tensor:
     return tf.cast(_inverse(prior, tf.cast(value, prior.dtype)), value.dtype)
 
 
+@_named
 def normal(loc: float, scale: float) -> PriorFactory:
     """Factory of a normal prior."""
     _require(np.isfinite(loc) and 0 < scale < np.inf, f"normal({loc}, {scale}): loc finite, scale positive")
     return lambda dtype: tfd.Normal(tf.constant(loc, dtype), tf.constant(scale, dtype))
 
 
+@_named
 def log_normal(median: float, scale: float) -> PriorFactory:
     """Factory of a log-normal prior; `scale` is the standard deviation of the natural logarithm."""
     _require(0 < median < np.inf and 0 < scale < np.inf, f"log_normal({median}, {scale}): median and scale positive")
     return lambda dtype: tfd.LogNormal(tf.math.log(tf.constant(median, dtype)), tf.constant(scale, dtype))
 
 
+@_named
 def log_normals(median: float, scale: float, count: int) -> PriorFactory:
     """Factory of the joint prior of `count` independent log-normal numbers."""
     one = log_normal(median, scale)
@@ -100,6 +140,14 @@ def log_normals(median: float, scale: float, count: int) -> PriorFactory:
     return prior
 
 
+@_named
+def uniform(low: float, high: float) -> PriorFactory:
+    """Factory of a uniform prior on (low, high)."""
+    _require(-np.inf < low < high < np.inf, f"uniform({low}, {high}): low < high, both finite")
+    return lambda dtype: tfd.Uniform(tf.constant(low, dtype), tf.constant(high, dtype))
+
+
+@_named
 def bounded_normal(low: float, high: float, median: float, scale: float) -> PriorFactory:
     """Factory of a logit-normal prior on (low, high) that near its median resembles N(median, scale).
 
@@ -122,6 +170,7 @@ def bounded_normal(low: float, high: float, median: float, scale: float) -> Prio
     return prior
 
 
+@_named
 def ellipticity(scale: float, maximum: float) -> PriorFactory:
     """Factory of an isotropic prior on (e1, e2) inside the disc |e| < maximum, near 0 like N(0, scale) in each."""
     _require(

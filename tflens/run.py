@@ -79,7 +79,7 @@ def execute(
         settings = FitSettings(**job.config.settings)
     except TypeError as error:
         raise ParameterError(f"settings: {error}") from None
-    model = build_model(job.observation, job.config.source)
+    model = build_model(job.observation, job.config)
     here = {"model": describe_model(model), **provenance()}
     _check_repeats(job.config.recorded, here, note)
     config = replace(job.config, settings=asdict(settings), recorded=here)
@@ -104,13 +104,21 @@ def execute(
     return result
 
 
-def build_model(observation: "Observation", source: str) -> "LensModel":
-    """The lens model of a run: power law and shear, bulge and disc of lens light, and the source by its name."""
+def build_model(observation: "Observation", config: RunConfig) -> "LensModel":
+    """The lens model of a run: that of a file, or the default one, with its source, around the lens in the image.
+
+    Raises:
+        ParameterError: the file's model breaks a rule.
+    """
     from tflens.inference.initial import find_center
     from tflens.inference.pipeline import default_model
     from tflens.light import Sersic
 
-    return default_model(find_center(observation), Sersic() if source == "sersic" else None)
+    if config.tables is not None:
+        from tflens.model_file import model_of
+
+        return model_of(config.tables)
+    return default_model(find_center(observation), Sersic() if config.source == "sersic" else None)
 
 
 def describe_model(model: "LensModel") -> dict[str, Any]:

@@ -17,6 +17,7 @@ with warnings.catch_warnings():
 from tflens.files import write_atomically
 from tflens.grid import PixelGrid
 from tflens.inference.hmc import Chains
+from tflens.light import LightProfile
 from tflens.linear import sample_amplitudes
 from tflens.model import LensTarget
 
@@ -168,12 +169,27 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
 
 def source_plane(target: LensTarget, physical: dict[str, np.ndarray], pixels: int = 100) -> PixelGrid:
     """A grid around the source, wide enough for where its light is."""
-    x, y = (float(np.median(physical[f"source.center_{axis}"])) for axis in "xy")
-    if target.model.latent_dim:
-        side = 44 * target.model.source.pixel_scale * float(np.median(physical["source.scale"]))
+    model = target.model
+    median = {name: float(np.median(physical[name])) for name in physical if name.startswith("source.")}
+    center = tuple(median.get(f"source.center_{axis}", 0.0) for axis in "xy")
+    if model.latent_dim:
+        side = 44 * model.source.pixel_scale * median["source.scale"]
+    elif "source.R_sersic" in median:
+        side = 8 * median["source.R_sersic"]
     else:
-        side = 8 * float(np.median(physical["source.R_sersic"]))
-    return PixelGrid((pixels, pixels), side / pixels, (x, y))
+        side = _side(model.source, {name: median[f"source.{name}"] for name in model.source.parameter_names}, center)
+    return PixelGrid((pixels, pixels), side / pixels, center)
+
+
+def _side(source: LightProfile, values: dict[str, float], center: tuple[float, float]) -> float:
+    """Side of a square that holds nearly all light of a source, arcsec; at most 32."""
+    inputs = source.inputs({name: tf.constant(value, tf.float64) for name, value in values.items()})
+    sides = 32.0 / 2.0 ** np.arange(8)[::-1]
+    light = []
+    for side in sides:
+        x, y = PixelGrid((100, 100), side / 100, center).coordinates()
+        light.append(float(tf.reduce_sum(source.brightness(tf.constant(x), tf.constant(y), **inputs))) * side**2)
+    return float(sides[np.argmax(np.array(light) >= 0.95 * light[-1])])
 
 
 def source_images(target: LensTarget, grid: PixelGrid, u: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
