@@ -18,6 +18,7 @@ from tflens.cli_calibrate import calibrate
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
 from tflens.cli_many import fit_many
+from tflens.cli_simulate import simulate
 from tflens.terminal import print_findings, reporting
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(calibrate)
 app.command("fit-many")(fit_many)
+app.command()(simulate)
 
 
 class Source(StrEnum):
@@ -239,10 +241,9 @@ def _tables(model: Path | None) -> dict[str, Any] | None:
     from tflens.quiet import import_tensorflow_quietly
 
     import_tensorflow_quietly()
-    from tflens.model_file import read_model, read_tables
+    from tflens.model_file import checked_tables
 
-    read_model(model)
-    return read_tables(model)
+    return checked_tables(model)
 
 
 def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, messages: Console) -> None:

@@ -35,7 +35,11 @@ def fit_many(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; made if missing.")],
-    source: Annotated[Source, typer.Option(help="The lensed galaxies.")] = Source.neural,
+    source: Annotated[Source, typer.Option(help="The lensed galaxies, of the default model.")] = Source.neural,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="A model of your own, as for `tflens fit`.", show_default=False),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random, for every lens.")] = 0,
     starts: Annotated[int, typer.Option(min=1, help="Points from which the best fit is sought.")] = 48,
     chains: Annotated[int, typer.Option(min=2, help="Independent chains.")] = 8,
@@ -50,6 +54,7 @@ def fit_many(
     with reporting(tensorflow=True) as messages:
         from tflens.catalogue import read_catalogue
         from tflens.many import SUMMARY, fit_many
+        from tflens.model_file import checked_tables
 
         entries = read_catalogue(catalogue)
         settings = {"seed": seed, "starts": starts, "chains": chains, "warmup": warmup, "draws": draws}
@@ -57,7 +62,8 @@ def fit_many(
         def tell(index: int, outcome: "Outcome") -> None:
             say(messages, f"{index + 1} of {len(entries)}: {outcome.name} {outcome.status}: {outcome.words}")
 
-        outcomes = fit_many(entries, out, source.value, settings, tell)
+        tables = None if model is None else checked_tables(model)
+        outcomes = fit_many(entries, out, source.value, settings, tell, tables)
         results = Console()
         if not results.is_terminal:
             results = Console(width=160)

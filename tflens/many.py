@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tflens.catalogue import Entry
-from tflens.config import RunConfig
+from tflens.config import Input, RunConfig
 from tflens.errors import ParameterError, TflensError
 from tflens.files import write_atomically
 from tflens.run import execute, prepare
@@ -43,6 +43,7 @@ def fit_many(
     source: str = "neural",
     settings: Mapping[str, int] | None = None,
     tell: Callable[[int, Outcome], None] = lambda index, outcome: None,
+    tables: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
     """Fits every lens of a catalogue, and writes `folder/NAME/` for each and `folder/summary.csv` for all.
 
@@ -55,71 +56,73 @@ def fit_many(
         source: of every lens, "neural" or "sersic".
         settings: arguments of `FitSettings`.
         tell: called with the place in the catalogue and the outcome, as soon as there is one.
+        tables: of a model of one's own, as `RunConfig` takes them, instead of `source`.
 
     Raises:
-        ParameterError: the folder cannot be written to, or holds fits of other input, source or settings; nothing has
+        ParameterError: the folder cannot be written to, or holds fits of other input, model or settings; nothing has
             been done then.
     """
-    settings = dict(settings or {})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ParameterError(
             f"{folder}: the output folder cannot be made ({error.strerror}). Choose another."
         ) from None
-    kept = {entry.name: _kept(entry, folder, source, settings) for entry in entries}
+    configs = [RunConfig(entry.input, source, dict(settings or {}), tables=tables) for entry in entries]
+    kept = [_kept(folder / entry.name, config) for entry, config in zip(entries, configs, strict=True)]
     outcomes: list[Outcome] = []
     for index, entry in enumerate(entries):
-        outcome = kept[entry.name] or _fit(entry, folder, source, settings)
+        outcome = kept[index] or _fit(entry.name, configs[index], folder)
         outcomes.append(outcome)
         write_atomically(folder / SUMMARY, lambda path: _write(path, outcomes))
         tell(index, outcome)
     return outcomes
 
 
-def _kept(entry: Entry, folder: Path, source: str, settings: Mapping[str, int]) -> Outcome | None:
+def _kept(place: Path, config: RunConfig) -> Outcome | None:
     """The outcome of an earlier call, None if there is none."""
-    place = folder / entry.name
     if not place.exists():
         return None
     earlier = RunConfig.load(place / "config.json")
-    differing = [name for name, value in settings.items() if earlier.settings.get(name) != value]
-    if earlier.source != source:
+    differing = [name for name, value in config.settings.items() if earlier.settings.get(name) != value]
+    if earlier.source != config.source:
         differing.append("source")
-    if _digests(entry) != dict(earlier.input.sha256):
+    if earlier.tables != config.tables:
+        differing.append("model")
+    if _digests(config.input) != dict(earlier.input.sha256):
         differing.append("input")
     if differing:
         raise ParameterError(
             f"{place}: holds a fit of another {', '.join(differing)}. Choose another output folder, or remove it."
         )
     summary = json.loads((place / "summary.json").read_text())
-    return Outcome(entry.name, "kept", _verdict(summary), summary)
+    return Outcome(place.name, "kept", _verdict(summary), summary)
 
 
-def _digests(entry: Entry) -> Mapping[str, str] | None:
+def _digests(files: Input) -> Mapping[str, str] | None:
     try:
-        return entry.input.with_digests().sha256
+        return files.with_digests().sha256
     except TflensError:  # a file is not there any more
         return None
 
 
-def _fit(entry: Entry, folder: Path, source: str, settings: Mapping[str, int]) -> Outcome:
-    work = folder / f".{entry.name}.in-work"
+def _fit(name: str, config: RunConfig, folder: Path) -> Outcome:
+    work = folder / f".{name}.in-work"
     shutil.rmtree(work, ignore_errors=True)  # of a call that was killed
     try:
-        job = prepare(RunConfig(entry.input, source, settings), work, note=lambda message: None)
+        job = prepare(config, work, note=lambda message: None)
         execute(job, tensorboard=False, note=lambda message: None)
     except TflensError as error:
         shutil.rmtree(work, ignore_errors=True)
-        return Outcome(entry.name, "refused", str(error))
+        return Outcome(name, "refused", str(error))
     except Exception as error:  # one lens must not end the night of all others
         shutil.rmtree(work, ignore_errors=True)
-        (folder / f"{entry.name}.error.txt").write_text(traceback.format_exc())
-        return Outcome(entry.name, "failed", f"{type(error).__name__}: {error} (see {entry.name}.error.txt)")
-    (folder / f"{entry.name}.error.txt").unlink(missing_ok=True)
-    work.rename(folder / entry.name)
-    summary = json.loads((folder / entry.name / "summary.json").read_text())
-    return Outcome(entry.name, "fitted", _verdict(summary), summary)
+        (folder / f"{name}.error.txt").write_text(traceback.format_exc())
+        return Outcome(name, "failed", f"{type(error).__name__}: {error} (see {name}.error.txt)")
+    (folder / f"{name}.error.txt").unlink(missing_ok=True)
+    work.rename(folder / name)
+    summary = json.loads((folder / name / "summary.json").read_text())
+    return Outcome(name, "fitted", _verdict(summary), summary)
 
 
 def _verdict(summary: Mapping[str, Any]) -> str:

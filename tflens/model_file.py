@@ -61,6 +61,16 @@ def read_model(path: str | Path) -> LensModel:
         raise ParameterError(f"{path}: {error}") from None
 
 
+def checked_tables(path: str | Path) -> Tables:
+    """The plain values of a file, for a configuration, once it is certain that they describe a model.
+
+    Raises:
+        ParameterError: as `read_model`.
+    """
+    read_model(path)
+    return read_tables(path)
+
+
 def read_tables(path: str | Path) -> Tables:
     """The plain values of a TOML file, of which `model_of` makes a model.
 

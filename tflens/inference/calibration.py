@@ -16,7 +16,7 @@ from scipy import stats
 from tflens.datasets.half_light import half_light_radius
 from tflens.galaxies import NeuralSource
 from tflens.grid import PixelGrid
-from tflens.inference.mocks import Mock, Survey
+from tflens.inference.mocks import Mock, Survey, gaussian_psf
 from tflens.inference.pipeline import Fit
 from tflens.light import LightProfile, Pixelated, Sersic
 from tflens.mass import EPL, Shear
@@ -59,10 +59,7 @@ Brightness = Callable[[tf.Tensor, tf.Tensor], NDArray[np.floating]]
 
 def survey() -> Survey:
     """Images like those of Euclid's VIS: 52 x 54 pixels of 0.1 arcsec, a Gaussian PSF of FWHM 0.16 arcsec."""
-    y, x = np.mgrid[-4:5, -4:5]
-    sigma = 0.16 / 0.1 / 2.3548
-    psf = np.exp(-(x**2 + y**2) / (2 * sigma**2))
-    return Survey(PixelGrid((52, 54), 0.1), psf / psf.sum())
+    return Survey(PixelGrid((52, 54), 0.1), gaussian_psf(0.16, 0.1))
 
 
 def lens_model(source: LightProfile) -> LensModel:

@@ -2,17 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from astropy.table import Table
 from numpy.typing import NDArray
 
 from tflens.errors import ParameterError
+from tflens.files import write_atomically
 from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
+from tflens.light import Pixelated
 from tflens.mass import EPL
 from tflens.model import LensModel
 from tflens.observation import Observation
+from tflens.output import prepare_folder
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,8 @@ class Mock:
     Attributes:
         observation: image, noise and PSF.
         parameters: of mass, lens light and source, by the model's names.
-        stamp: the source, `[n, n]`.
-        stamp_scale: side of the stamp's pixels at `scale` = 1, arcsec.
+        stamp: the pixels of the source, `[n, n]`, None for a source that is a formula.
+        stamp_scale: side of the stamp's pixels at `scale` = 1, arcsec, or None.
         flux: of the source, counts/s.
         arcs: the lensed source without noise, `[ny, nx]`, counts/s per pixel.
         magnification: flux of the arcs over that of the source.
@@ -31,8 +36,8 @@ class Mock:
 
     observation: Observation
     parameters: dict[str, float]
-    stamp: NDArray[np.floating]
-    stamp_scale: float
+    stamp: NDArray[np.floating] | None
+    stamp_scale: float | None
     flux: float
     arcs: NDArray[np.floating]
     magnification: float
@@ -67,25 +72,51 @@ class Survey:
         if not 0 < self.sky <= 1:
             raise ParameterError(f"Survey.sky must lie in (0, 1], got {self.sky!r}")
 
+    def sample(self, model: LensModel, n: int, seed: int = 0) -> list[Mock]:
+        """`n` lenses with everything drawn from a model's prior, the galaxies of a neural source too.
+
+        Each depends on `seed` and its own number alone, not on `n`.
+
+        Raises:
+            ParameterError: as `draw`.
+
+        Example:
+            >>> from tflens.light import Sersic
+            >>> survey = Survey(PixelGrid((20, 24), 0.2), np.ones((1, 1)))
+            >>> mocks = survey.sample(LensModel(lens_light=[Sersic()], source=Sersic()), n=2, seed=1)
+            >>> [mock.observation.name for mock in mocks]
+            ['mock-0000', 'mock-0001']
+        """
+        return [self.draw(model, seed=[seed, i], name=f"mock-{i:04d}") for i in range(n)]
+
     def draw(
         self,
         model: LensModel,
-        stamp: NDArray[np.floating],
-        seed: int | Sequence[int],
+        stamp: NDArray[np.floating] | None = None,
+        seed: int | Sequence[int] = 0,
         name: str = "mock",
     ) -> Mock:
-        """One lens: parameters drawn from a model's prior, and a given galaxy as the source.
+        """One lens: parameters drawn from a model's prior, and a given galaxy as the source, or one of the prior's.
 
-        Ray-shot with 8 x 8 samples a pixel in float64; nothing of a fit's networks takes part.
+        Ray-shot with 8 x 8 samples a pixel in float64; with a given galaxy nothing of a fit's networks takes part.
 
         Args:
-            model: with lens light of one profile or more; the source is `Pixelated`, on the stamp's pixel scale.
-            stamp: the source before any PSF, `[n, n]`; its flux does not matter.
+            model: with a source, and lens light of one profile or more.
+            stamp: the source before any PSF, `[n, n]`, for a model whose source is `Pixelated` on the stamp's pixel
+                scale; its flux does not matter.
             seed: of the parameters and of the noise.
             name: of the observation.
+
+        Raises:
+            ParameterError: the model has no source or no lens light; a stamp is missing, or given for a source that
+                takes none.
         """
+        _check(model, stamp)
         rng = np.random.default_rng(seed)
-        parameters = {k: float(v) for k, v in model.physical(tf.constant(rng.standard_normal(model.dim))).items()}
+        u = tf.constant(rng.standard_normal(model.dim))
+        parameters = {k: float(v) for k, v in model.physical(u).items()}
+        if model.latent_dim:
+            stamp = model.source.image(tf.cast(model.latents(u), model.dtype)[None])[0].numpy()
         fine = LensLayer(
             self.grid,
             mass=[EPL(tolerance=1e-12) if isinstance(profile, EPL) else profile for profile in model.lens],
@@ -96,8 +127,10 @@ class Survey:
             padding=max(self.psf.shape) // 2,
             dtype="float64",
         )
-        unit = tf.constant(np.asarray(stamp, np.float64) / np.sum(stamp))
-        *lights, arcs = (image.numpy() for image in fine.images(model.layer_inputs(parameters, unit)))
+        unit = None if stamp is None else tf.constant(np.asarray(stamp, np.float64) / np.sum(stamp))
+        inputs = model.layer_inputs({k: tf.constant(v, tf.float64) for k, v in parameters.items()}, unit)
+        *lights, arcs = (image.numpy() for image in fine.images(inputs))
+        arcs = arcs / float(model.source.flux(**inputs["source"][0]))
         light, magnification = sum(lights), float(arcs.sum())
         light = light * np.exp(rng.uniform(*np.log(self.lens_flux))) * arcs.sum() / light.sum()
         # Sky and photons. In these units the noise is 1 where the arcs peak, if the lens's light has faded there.
@@ -107,4 +140,62 @@ class Survey:
         noise = np.sqrt(self.sky + (1 - self.sky) * (light + arcs) / signal)
         image = light + arcs + noise * rng.standard_normal(noise.shape)
         observation = Observation(image, noise, self.psf, self.grid.pixel_scale, name=name)
-        return Mock(observation, parameters, stamp, model.source.pixel_scale, float(flux), arcs, magnification)
+        scale = None if stamp is None else model.source.pixel_scale
+        return Mock(observation, parameters, stamp, scale, float(flux), arcs, magnification)
+
+
+def gaussian_psf(fwhm: float, pixel_scale: float) -> NDArray[np.float64]:
+    """A round Gaussian kernel of unit sum, `[odd, odd]`, cut at five standard deviations or a little beyond.
+
+    Args:
+        fwhm: full width at half maximum, arcsec.
+        pixel_scale: arcsec.
+
+    Raises:
+        ParameterError: one of them is not positive and finite.
+
+    Example:
+        >>> gaussian_psf(0.16, 0.1).shape
+        (9, 9)
+    """
+    if not (0 < fwhm < np.inf and 0 < pixel_scale < np.inf):
+        raise ParameterError(f"gaussian_psf: fwhm and pixel_scale must be positive, got {fwhm!r} and {pixel_scale!r}")
+    sigma = fwhm / pixel_scale / np.sqrt(8 * np.log(2))
+    half = int(np.ceil(5 * sigma))
+    y, x = np.mgrid[-half : half + 1, -half : half + 1]
+    kernel = np.exp(-(x**2 + y**2) / (2 * sigma**2))
+    return kernel / kernel.sum()
+
+
+def write_mocks(
+    survey: Survey, model: LensModel, n: int, seed: int, folder: str | Path, overwrite: bool = False
+) -> Path:
+    """Lenses of `Survey.sample` as FITS files, with a table of the truth, which `tflens.catalogue` reads as it is.
+
+    Returns:
+        The table, `truth.csv`: a row for each lens, with its file, parameters, flux of the source (counts/s),
+        magnification, and S/N of the arcs' brightest pixel.
+
+    Raises:
+        ParameterError: the folder has content and `overwrite` is false, or it cannot be written to.
+    """
+    folder = prepare_folder(folder, overwrite)
+    rows = []
+    for mock in (survey.draw(model, seed=[seed, i], name=f"mock-{i:04d}") for i in range(n)):
+        file = f"{mock.observation.name}.fits"
+        mock.observation.to_fits(folder / file, overwrite=overwrite)
+        peak_snr = float((mock.arcs / mock.observation.noise).max())
+        about = {"source.flux": mock.flux, "magnification": mock.magnification, "peak_snr": peak_snr}
+        rows.append({"name": mock.observation.name, "file": file, **mock.parameters, **about})
+    table = folder / "truth.csv"
+    write_atomically(table, lambda temporary: Table(rows).write(temporary, format="ascii.csv", overwrite=True))
+    return table
+
+
+def _check(model: LensModel, stamp: NDArray[np.floating] | None) -> None:
+    if model.source is None or not model.lens_light:
+        raise ParameterError("a mock needs a model with a source and with lens light")
+    takes_stamp = isinstance(model.source, Pixelated) and not model.latent_dim
+    if takes_stamp != (stamp is not None):
+        needs = "needs the galaxy's stamp" if takes_stamp else "draws its own galaxy and takes no stamp"
+        raise ParameterError(f"the source {model.source!r} of a mock {needs}")

@@ -189,7 +189,7 @@ def _side(source: LightProfile, values: dict[str, float], center: tuple[float, f
     for side in sides:
         x, y = PixelGrid((100, 100), side / 100, center).coordinates()
         light.append(float(tf.reduce_sum(source.brightness(tf.constant(x), tf.constant(y), **inputs))) * side**2)
-    return float(sides[np.argmax(np.array(light) >= 0.95 * light[-1])])
+    return float(sides[np.argmax(np.array(light) >= 0.99 * light[-1])])
 
 
 def source_images(target: LensTarget, grid: PixelGrid, u: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
