@@ -61,7 +61,7 @@ def draw_system(seed: int, index: int) -> System:
 
 def settings(seed: int = 0) -> FitSettings:
     """How the systems are fitted: by two thirds of the usual draws, which is enough for the lens."""
-    return FitSettings(seed=seed, draws=200)
+    return FitSettings(seed=seed, starts=24, survivors=4, warmup=80, draws=100)
 
 
 def fit_blind(system: System, settings: FitSettings, monitor: Monitor = unwatched) -> tuple[Fit, list[str]]:
