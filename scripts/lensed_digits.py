@@ -60,7 +60,7 @@ def draw_system(seed: int, index: int) -> System:
 
 
 def settings(seed: int = 0) -> FitSettings:
-    """How the systems are fitted: by two thirds of the usual draws, which is enough for the lens."""
+    """How the systems are fitted: with half of the usual effort, which is enough for the lens and to read the digit."""
     return FitSettings(seed=seed, starts=24, survivors=4, warmup=80, draws=100)
 
 
