@@ -139,8 +139,8 @@ class TestFitMany:
         with pytest.raises(ParameterError, match="holds a fit of another seed"):
             fit_all(files, tmp_path / "out", seed=99)
         (files / "a.fits").write_bytes((files / "a.fits").read_bytes() + b"\0" * 2880)
+        tables = {"source": {"profile": "Sersic"}}
         with pytest.raises(ParameterError, match="holds a fit of another model"):
-            tables = {"source": {"profile": "Sersic"}}
             many.fit_many(read_catalogue(files), tmp_path / "out", "sersic", SETTINGS, tables=tables)
         with pytest.raises(ParameterError, match="holds a fit of another input"):
             fit_all(files, tmp_path / "out")
