@@ -39,10 +39,11 @@ def simulate(
         from tflens.inference.calibration import lens_model
         from tflens.inference.mocks import Survey, gaussian_psf, write_mocks
         from tflens.model_file import read_model
+        from tflens.output import prepare_folder
 
         sizes = two_numbers("--shape", shape)
         grid = PixelGrid(tuple(int(size) if size.is_integer() else size for size in sizes), pixel_scale)
         survey = Survey(grid, gaussian_psf(fwhm, pixel_scale), two_numbers("--peak-snr", peak_snr))
         chosen = read_model(model) if model else lens_model(NeuralSource())
-        table = write_mocks(survey, chosen, n, seed, out, overwrite)
+        table = write_mocks(survey, chosen, n, seed, prepare_folder(out, overwrite), overwrite)
         say(messages, f"wrote {n} lenses and {table}")

@@ -17,7 +17,6 @@ from tflens.light import Pixelated
 from tflens.mass import EPL
 from tflens.model import LensModel
 from tflens.observation import Observation
-from tflens.output import prepare_folder
 
 
 @dataclass(frozen=True)
@@ -167,19 +166,13 @@ def gaussian_psf(fwhm: float, pixel_scale: float) -> NDArray[np.float64]:
     return kernel / kernel.sum()
 
 
-def write_mocks(
-    survey: Survey, model: LensModel, n: int, seed: int, folder: str | Path, overwrite: bool = False
-) -> Path:
-    """Lenses of `Survey.sample` as FITS files, with a table of the truth, which `tflens.catalogue` reads as it is.
+def write_mocks(survey: Survey, model: LensModel, n: int, seed: int, folder: Path, overwrite: bool = False) -> Path:
+    """Lenses of `Survey.sample` as FITS files in a folder, with a table of the truth, which `tflens.catalogue` reads.
 
     Returns:
         The table, `truth.csv`: a row for each lens, with its file, parameters, flux of the source (counts/s),
         magnification, and S/N of the arcs' brightest pixel.
-
-    Raises:
-        ParameterError: the folder has content and `overwrite` is false, or it cannot be written to.
     """
-    folder = prepare_folder(folder, overwrite)
     rows = []
     for mock in (survey.draw(model, seed=[seed, i], name=f"mock-{i:04d}") for i in range(n)):
         file = f"{mock.observation.name}.fits"
