@@ -12,6 +12,7 @@ from tflens.galaxies import NeuralSource
 from tflens.grid import PixelGrid
 from tflens.inference.mocks import Survey, gaussian_psf
 from tflens.light import Pixelated, Sersic
+from tflens.mass import SIE
 from tflens.model import LensModel
 from tflens.model_file import write_model
 from tflens.observation import Observation
@@ -41,6 +42,12 @@ def test_flux_and_magnification_are_those_of_the_arcs():
         snr = (mock.arcs / np.sqrt(SURVEY.sky)).max()
         assert 20 / np.sqrt(SURVEY.sky) <= snr * 1.0001 <= 30.01 / np.sqrt(SURVEY.sky)
     assert mock.stamp.shape == (64, 64)
+
+
+def test_a_lens_that_is_no_power_law_of_free_slope_stays_what_it_is():
+    (mock,) = SURVEY.sample(LensModel([SIE(max_ellipticity=0.4)], [Sersic()], Sersic()), 1)
+    assert "lens.gamma" not in mock.parameters
+    assert mock.arcs.max() > 0
 
 
 def test_fixed_values_hold():

@@ -14,7 +14,7 @@ from tflens.files import write_atomically
 from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
 from tflens.light import Pixelated
-from tflens.mass import EPL
+from tflens.mass import MassProfile
 from tflens.model import LensModel
 from tflens.observation import Observation
 
@@ -118,7 +118,7 @@ class Survey:
             stamp = model.source.image(tf.cast(model.latents(u), model.dtype)[None])[0].numpy()
         fine = LensLayer(
             self.grid,
-            mass=[EPL(tolerance=1e-12) if isinstance(profile, EPL) else profile for profile in model.lens],
+            mass=[_exact(profile) for profile in model.lens],
             lens_light=model.lens_light,
             source=[model.source],
             psf=self.psf,
@@ -183,6 +183,12 @@ def write_mocks(survey: Survey, model: LensModel, n: int, seed: int, folder: Pat
     table = folder / "truth.csv"
     write_atomically(table, lambda temporary: Table(rows).write(temporary, format="ascii.csv", overwrite=True))
     return table
+
+
+def _exact(profile: MassProfile) -> MassProfile:
+    """The profile with its series, if it has one, carried on to the precision of float64."""
+    config = profile.get_config()
+    return type(profile).from_config(config | {"tolerance": 1e-12}) if "tolerance" in config else profile
 
 
 def _check(model: LensModel, stamp: NDArray[np.floating] | None) -> None:
