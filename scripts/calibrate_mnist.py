@@ -70,18 +70,18 @@ def fitted(jobs: list[tuple[int, int, Path]], processes: int) -> Iterator[dict[s
 
 def fit_one(job: tuple[int, int, Path]) -> dict[str, Any]:
     """Truth and fit of one system in plain values, from its file if it has one."""
-    from lensed_digits import compare, draw_system, fit_blind, read, settings
+    from lensed_digits import SETTINGS, compare, draw_system, fit_blind, read
 
     from tflens.galaxies.digit_reader import load_digit_reader
     from tflens.run import commit, describe_galaxies
 
     seed, index, folder = job
     path = folder / f"{seed}-{index:04d}.json"
-    made_with = {"digits": describe_galaxies("mnist"), "settings": asdict(settings(index))}
+    made_with = {"digits": describe_galaxies("mnist"), "settings": asdict(SETTINGS)}
     if path.exists() and (found := json.loads(path.read_text()))["made_with"] == made_with:
         return found
     system = draw_system(seed, index)
-    result, notes = fit_blind(system, settings(index))
+    result, notes = fit_blind(system, seed=index)
     reader = load_digit_reader("mnist")
     unlensed = int(reader.read(system.stamp).numpy().argmax())
     compared = compare(system, result, read(result, reader))

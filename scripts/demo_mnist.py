@@ -34,7 +34,7 @@ def main() -> None:
     if not results.is_terminal:
         results = Console(width=120)
     import_tensorflow_quietly()
-    from lensed_digits import compare, fit_blind, read, settings
+    from lensed_digits import compare, fit_blind, read
 
     from tflens.galaxies.digit_reader import load_digit_reader
 
@@ -45,7 +45,7 @@ def main() -> None:
     for system, row in zip(systems, axes, strict=True):
         messages.print(f"fitting {system.observation!r}")
         with showing_progress(messages) as monitor:
-            result, notes = fit_blind(system, settings(), monitor)
+            result, notes = fit_blind(system, monitor=monitor)
         for note in notes:
             messages.print(note, highlight=False, soft_wrap=True)
         reading = read(result, reader)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import tflens as tl
 from tflens.datasets.mnist import PIXEL_SCALE, load_digits
 from tflens.datasets.pipeline import hst_psf
 from tflens.galaxies import NeuralSource
@@ -21,7 +20,7 @@ from tflens.galaxies.digit_reader import DigitReader
 from tflens.grid import PixelGrid
 from tflens.inference.calibration import lens_model
 from tflens.inference.mocks import Mock, Survey
-from tflens.inference.pipeline import Fit, FitSettings
+from tflens.inference.pipeline import Fit, FitSettings, Fitter
 from tflens.inference.posterior import Row
 from tflens.inference.progress import Monitor, unwatched
 from tflens.light import Pixelated
@@ -59,16 +58,15 @@ def draw_system(seed: int, index: int) -> System:
     return System(**vars(mock), label=int(labels[chosen]))
 
 
-def settings(seed: int = 0) -> FitSettings:
-    """How the systems are fitted: with half of the usual effort, which is enough for the lens and to read the digit."""
-    return FitSettings(seed=seed, starts=24, survivors=4, warmup=80, draws=100)
+# With half of the usual effort, which is enough for the lens and to read the digit.
+SETTINGS = FitSettings(starts=24, survivors=4, warmup=80, draws=100)
 
 
-def fit_blind(system: System, settings: FitSettings, monitor: Monitor = unwatched) -> tuple[Fit, list[str]]:
+def fit_blind(system: System, seed: int = 0, monitor: Monitor = unwatched) -> tuple[Fit, list[str]]:
     """The fit of a system, and what it warned of."""
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
-        result = tl.fit(system.observation, lens_model(source()), settings, monitor)
+        result = fitter().fit(system.observation, monitor, seed)
     return result, [str(warning.message) for warning in heard if warning.category is UserWarning]
 
 
@@ -117,6 +115,6 @@ def _held_out() -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def source() -> NeuralSource:
-    """The trained digits, loaded once."""
-    return NeuralSource("mnist")
+def fitter() -> Fitter:
+    """Of all systems: their images are alike, so what one fit has compiled serves the next."""
+    return Fitter(lens_model(NeuralSource("mnist")), SETTINGS, crop=False)
