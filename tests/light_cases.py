@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflens.light import (
+    CenteredPixels,
     CoreSersic,
     DeVaucouleurs,
     Exponential,
@@ -16,6 +17,7 @@ from tflens.light import (
     LightProfile,
     MultiGaussian,
     Pixelated,
+    RegularizedPixels,
     Sersic,
     Shapelets,
     Uniform,
@@ -25,6 +27,7 @@ from tflens.sersic import b_n
 
 SOFTENING = 1e-4  # arcsec, of the centre of the Sersic family
 IMAGE = np.random.default_rng(3).normal(size=(5, 8))
+POSITIVE = np.exp(IMAGE)
 
 
 @dataclass(frozen=True)
@@ -169,4 +172,6 @@ CASES = {
     "Uniform": _case(Uniform(), reference=uniform, flux=None),
     "Pixelated": _case(Pixelated(0.2), reference=interpolated(0.2), signed=True, image=IMAGE),
     "Pixelated, bicubic": _case(Pixelated(0.2, interpolation="bicubic"), signed=True, image=IMAGE),
+    "CenteredPixels": _case(CenteredPixels(0.2), image=POSITIVE),
+    "RegularizedPixels": _case(RegularizedPixels(pixels=5, pixel_scale=0.2), image=POSITIVE),
 }

@@ -166,7 +166,8 @@ class TestEveryProfile:
         )
         assert single.dtype == "float32"
         peak = np.abs(double).max(axis=(-2, -1), keepdims=True)
-        np.testing.assert_array_less(np.abs(single - double), 3e-5 * np.abs(double) + 3e-6 * peak)
+        # Both are zero where an image of few pixels is out of sight.
+        assert (np.abs(single - double) <= 3e-5 * np.abs(double) + 3e-6 * peak).all()
 
     @every_profile
     def test_config_rebuilds_the_profile(self, case):

@@ -13,7 +13,7 @@ from tflens.direct import Direct
 from tflens.errors import ParameterError
 from tflens.forward_mode import ForwardAccumulator
 from tflens.lens_layer import LensLayer, Values
-from tflens.light import LightProfile, Sersic
+from tflens.light import LightProfile, Pixelated, Sersic
 from tflens.linear import LinearSolution, marginalize
 from tflens.mass import EPL, MassProfile, Shear
 from tflens.mass.total import Total, total
@@ -87,7 +87,8 @@ class LensModel:
 
     Raises:
         ParameterError: a prior is given for a name that the model does not have, or is none; a parameter is tied to
-            one that does not exist or is not free itself, or fixed at what is no finite number.
+            one that does not exist or is not free itself, or fixed at what is no finite number; a light of the lens
+            takes an image.
 
     Example:
         >>> from tflens.light import Sersic
@@ -112,6 +113,12 @@ class LensModel:
         self.lens = tuple(lens) if lens is not None else (EPL(), Shear())
         self.lens_light = tuple(lens_light) if lens_light is not None else (Sersic(), Sersic())
         self.source = source
+        for light in self.lens_light:
+            if isinstance(light, Pixelated):
+                raise ParameterError(
+                    f"lens_light: {type(light).__name__} takes an image, which a light of the lens has not; it can "
+                    "only be a source"
+                )
         self.sky = sky
         self.dtype = dtype
         self.priors = dict(priors or {})

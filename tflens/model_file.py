@@ -21,9 +21,12 @@ from tflens.profile import Profile
 Tables = dict[str, Any]
 
 
+_OF_AN_IMAGE = {"Pixelated", "CenteredPixels", "PixelatedConvergence", "PixelatedPotential"}
+
+
 def _profiles(package: ModuleType, kind: type[Profile]) -> dict[str, type[Profile]]:
     """By name; but what takes an image is no part of a model that a file could describe."""
-    found = {name: getattr(package, name) for name in package.__all__ if not name.startswith("Pixelated")}
+    found = {name: getattr(package, name) for name in package.__all__ if name not in _OF_AN_IMAGE}
     return {
         name: each for name, each in found.items() if inspect.isclass(each) and issubclass(each, kind) and each != kind
     }

@@ -123,6 +123,8 @@ def build_model(observation: "Observation", config: RunConfig) -> "LensModel":
 
 def describe_model(model: "LensModel") -> dict[str, Any]:
     """Components, priors and weights of a model in plain values: equal descriptions, equal models."""
+    from tflens.galaxies import NeuralSource
+
     components = [*model._lens_labels(), *model._lens_light_labels(), *model._source_labels()]
     description = {
         "components": {
@@ -134,7 +136,7 @@ def describe_model(model: "LensModel") -> dict[str, Any]:
         "sky": model.sky,
         "dtype": model.dtype,
     }
-    if model.latent_dim:
+    if isinstance(model.source, NeuralSource):
         description["galaxies"] = describe_galaxies(model.source.name, model.source.version)
     return description
 

@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from tflens.errors import ParameterError
 from tflens.galaxies.source import GalaxyModel, load_galaxy_model
-from tflens.light.pixelated import Pixelated
+from tflens.light.pixelated import CenteredPixels
 from tflens.parameters import Parameter, log_normal, normal
 
 
-class NeuralSource(Pixelated):
+class NeuralSource(CenteredPixels):
     """A galaxy drawn by a trained decoder, placed behind the lens.
 
     Its image is a function of base-space latents u ~ N(0, I), carried by the flow to the decoder's latent space; its
@@ -20,9 +19,7 @@ class NeuralSource(Pixelated):
     training set, so `scale` has a narrow prior around 1: the latents draw small and large galaxies, and a scale
     that could do the same leaves a fit with two ways of saying one thing, and often with two modes.
 
-    For the same reason its centre is that of the light it draws, the mean position weighted with the square of the
-    brightness, and not that of the decoder's stamp: latents that only shift the galaxy in its stamp then change
-    nothing that the data see.
+    For the same reason its centre is that of the light it draws, not that of the decoder's stamp (`CenteredPixels`).
 
     Args:
         name: of a shipped model or a path, as `tflens.galaxies.load_galaxy_model` takes it.
@@ -64,27 +61,5 @@ class NeuralSource(Pixelated):
         """Galaxies `[...batch, ny, nx]` of unit flux for base-space latents `[...batch, latent_dim]`."""
         return self.galaxies.generate(u) if self.prior == "flow" else self.galaxies.decoder(u)
 
-    def brightness(self, x, y, *, image, center_x, center_y, scale):
-        image = tf.convert_to_tensor(image)
-        column, row = _center(image)
-        side = self.pixel_scale * scale
-        return super().brightness(
-            x, y, image=image, center_x=center_x - side * column, center_y=center_y - side * row, scale=scale
-        )
-
     def get_config(self) -> dict[str, Any]:
         return {"name": str(self.name), "version": self.version, "prior": self.prior}
-
-
-def _center(image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean column and row `[...batch]` of images `[...batch, ny, nx]`, from their middle, weighted with the square of
-    the pixels: what a lens fit knows best of a position."""
-    weight = image**2
-    along_x, along_y = tf.reduce_sum(weight, -2), tf.reduce_sum(weight, -1)
-
-    def mean(weight: tf.Tensor) -> tf.Tensor:
-        n = weight.shape[-1]
-        places = tf.cast(np.arange(n) - (n - 1) / 2, weight.dtype)
-        return tf.reduce_sum(weight * places, -1) / tf.reduce_sum(weight, -1)
-
-    return mean(along_x), mean(along_y)

@@ -5,12 +5,14 @@ from tflens.light.core_sersic import CoreSersic
 from tflens.light.fixed_index import DeVaucouleurs, Exponential
 from tflens.light.gaussian import Gaussian, MultiGaussian
 from tflens.light.interpolation import interpolate_bicubic, interpolate_bilinear
-from tflens.light.pixelated import Pixelated
+from tflens.light.pixelated import CenteredPixels, Pixelated
+from tflens.light.regularized import RegularizedPixels
 from tflens.light.sersic import Sersic
 from tflens.light.shapelets import Shapelets
 from tflens.light.uniform import Uniform
 
 __all__ = [
+    "CenteredPixels",
     "CoreSersic",
     "DeVaucouleurs",
     "Exponential",
@@ -18,6 +20,7 @@ __all__ = [
     "LightProfile",
     "MultiGaussian",
     "Pixelated",
+    "RegularizedPixels",
     "Sersic",
     "Shapelets",
     "Uniform",
