@@ -21,12 +21,13 @@ from typer.testing import CliRunner
 
 import tflens.run
 from tflens import __version__
-from tflens.cli import app, fit
+from tflens.cli import Sampler, app, fit
 from tflens.config import Input, RunConfig
 from tflens.errors import ObservationError, ParameterError
 from tflens.inference.pipeline import FitSettings
 from tflens.inference.posterior import Posterior
 from tflens.inference.progress import STAGES
+from tflens.inference.samplers import SAMPLERS
 from tflens.light import CoreSersic, Sersic
 from tflens.light.sersic import brightness
 from tflens.model import LensModel
@@ -271,7 +272,9 @@ def test_options_are_the_settings():
     for setting in fields(FitSettings):
         option = parameters[setting.name]
         assert option.default == setting.default, setting.name
-        assert option.annotation.__metadata__[0].min == setting.metadata.get("least", 0), setting.name
+        if "least" in setting.metadata:
+            assert option.annotation.__metadata__[0].min == setting.metadata["least"], setting.name
+    assert [name.value for name in Sampler] == list(SAMPLERS)
 
 
 def test_version_and_help():

@@ -46,6 +46,16 @@ class Source(StrEnum):
     sersic = "sersic"
 
 
+class Sampler(StrEnum):
+    """The way from the best fit to the posterior, by its name in `FitSettings`."""
+
+    hmc = "hmc"
+    nuts = "nuts"
+    smc = "smc"
+    vi_gaussian = "vi-gaussian"
+    vi_iaf = "vi-iaf"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; `arguments` are those of the process by default."""
     app(args=None if arguments is None else list(arguments), prog_name="tflens")
@@ -164,6 +174,14 @@ def fit(
     supersampling: Annotated[
         int, typer.Option(min=1, help="Samples along each side of a pixel.", rich_help_panel=_EFFORT)
     ] = 2,
+    sampler: Annotated[
+        Sampler,
+        typer.Option(
+            help="From the best fit to the posterior: hmc; nuts; smc, for several solutions, with the evidence; or a "
+            "variational fit, which approximates it and says how well.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = Sampler.hmc,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -231,6 +249,7 @@ _SETTINGS = (
     "warmup",
     "draws",
     "supersampling",
+    "sampler",
 )
 
 

@@ -95,7 +95,11 @@ def check(fit: "Fit") -> list[Finding]:
     findings = [
         *convergence(u, names),
         chains_apart(u, log_prob, names),
-        *sampler_health(sampler["acceptance_rate"].to_numpy(), sampler["diverging"].to_numpy()),
+        *(
+            [surrogate(sampler.attrs["pareto_k"])]
+            if "pareto_k" in sampler.attrs
+            else sampler_health(sampler["acceptance_rate"].to_numpy(), sampler["diverging"].to_numpy())
+        ),
         starts_agree(fit.optimum.u, fit.optimum.log_prob, u, log_prob, names),
         not_finite(u, fit.optimum.log_prob, fit.optimum.bad_gradients, gradients),
         *goodness(best.residual, arcs, used, parameters),
@@ -514,6 +518,29 @@ def whiteness(residual: np.ndarray, arcs: np.ndarray, sky: np.ndarray | None = N
         value = max(found for found, _ in in_sky)
         findings.append(Finding("noise", "ok", value, CORRELATION_SMALL, "the noise of the image is white"))
     return findings
+
+
+def surrogate(pareto_k: float) -> Finding:
+    """Whether a variational fit is near the posterior: the shape k of the Pareto tail of the importance ratios between
+    the two. Above 0.7 the ratios say nothing any more, not even how far off it is (Vehtari et al. 2024, J. Mach. Learn.
+    Res. 25, 72; Yao et al. 2018, arXiv:1802.02538).
+
+    Args:
+        pareto_k: of the draws of the surrogate.
+
+    Example:
+        >>> surrogate(0.9).level, surrogate(0.3).level
+        ('failure', 'ok')
+    """
+    limit = 0.7
+    if pareto_k <= limit:
+        words = f"the variational fit is near the posterior: Pareto k = {pareto_k:.2f}"
+        return Finding("surrogate", "ok", pareto_k, limit, words)
+    words = (
+        f"the variational fit is not the posterior: Pareto k = {pareto_k:.2f}, must be below {limit}; its intervals "
+    )
+    words += "are too narrow or in the wrong place; take --sampler hmc, or vi-iaf with more --warmup"
+    return Finding("surrogate", "failure", pareto_k, limit, words)
 
 
 # The priors -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Hamiltonian Monte Carlo, whitened by the curvature at the optimum: the second half of every fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ class Chains(NamedTuple):
         step_size: of the leapfrog integrator, in whitened units.
         leapfrog_steps: mean number a transition.
         gradients: gradient evaluations of all chains together, warm-up included.
+        figures: what else a sampler has to tell of its draws, by name: numbers, vectors or text.
     """
 
     u: np.ndarray
@@ -41,6 +43,28 @@ class Chains(NamedTuple):
     acceptance: np.ndarray
     diverging: np.ndarray
     step_size: float
+    leapfrog_steps: float
+    gradients: int
+    figures: Mapping[str, Any] = MappingProxyType({})
+
+
+class Piece(NamedTuple):
+    """Consecutive transitions of all chains.
+
+    Attributes:
+        w: whitened coordinates where the chains are, `[chains, dim]`.
+        u: `[transitions, chains, dim]`.
+        log_prob, acceptance: `[transitions, chains]`.
+        diverging: `[transitions, chains]`.
+        leapfrog_steps: mean number a transition.
+        gradients: evaluations of all chains together.
+    """
+
+    w: tf.Tensor
+    u: np.ndarray
+    log_prob: np.ndarray
+    acceptance: np.ndarray
+    diverging: np.ndarray
     leapfrog_steps: float
     gradients: int
 
@@ -52,10 +76,18 @@ class Sampler:
         log_prob: of `[chains, dim]`, returning `[chains]`.
         dim: number of coordinates.
         dtype: of the coordinates.
+        transitions: of one call of the program.
     """
 
-    def __init__(self, log_prob: Callable[[tf.Tensor], tf.Tensor], dim: int, dtype: Any = "float32") -> None:
+    def __init__(
+        self,
+        log_prob: Callable[[tf.Tensor], tf.Tensor],
+        dim: int,
+        dtype: Any = "float32",
+        transitions: int = _CHUNK,
+    ) -> None:
         self.log_prob = log_prob
+        self.transitions = transitions
         self.origin = tf.Variable(np.zeros(dim), dtype=dtype, trainable=False)
         self.factor = tf.Variable(np.eye(dim), dtype=dtype, trainable=False)
         self.transit = tf.function(self._transit, autograph=False)
@@ -70,9 +102,26 @@ class Sampler:
         factor, origin = (each.numpy().astype(np.float64) for each in (self.factor, self.origin))
         return tf.constant(linalg.solve_triangular(factor, (u - origin).T, lower=True).T, self.origin.dtype)
 
+    def move(self, w: tf.Tensor, step_size: float, trajectory: float, rng: np.random.Generator) -> Piece:
+        """A chunk of transitions of chains at `w`, on trajectories of about a given length, in whitened units."""
+        leapfrog_steps = int(np.clip(round(trajectory / step_size * rng.uniform(0.7, 1.3)), 1, _MAX_LEAPFROG))
+        points, u, density, log_accept = self.transit(
+            w, tf.constant(step_size, w.dtype), tf.constant(leapfrog_steps), draw_seed(rng)
+        )
+        log_accept = np.nan_to_num(log_accept.numpy(), nan=-np.inf)
+        return Piece(
+            w=points[-1],
+            u=u.numpy(),
+            log_prob=density.numpy(),
+            acceptance=np.exp(np.minimum(log_accept, 0.0)),
+            diverging=log_accept < -DIVERGENCE,
+            leapfrog_steps=leapfrog_steps,
+            gradients=(leapfrog_steps * self.transitions + 1) * len(w),  # one more, where the chunk begins
+        )
+
     def _transit(self, w: tf.Tensor, step_size: tf.Tensor, leapfrog_steps: tf.Tensor, seed: tf.Tensor) -> Any:
         points, (density, log_accept) = mcmc.sample_chain(
-            _CHUNK,
+            self.transitions,
             w,
             kernel=mcmc.HamiltonianMonteCarlo(lambda w: self.log_prob(self._to_u(w)), step_size, leapfrog_steps),
             trace_fn=lambda _, results: (results.accepted_results.target_log_prob, results.log_accept_ratio),
@@ -120,27 +169,16 @@ def sample(
     """
     dim, dtype = len(center), center.dtype
     rng = np.random.default_rng([seed, 1])
-    sampler.whiten(center, _whitening(curvature(center[None])[0]))
+    sampler.whiten(center, whitening(curvature(center[None])[0]))
     w = tf.constant(_START * rng.standard_normal((chains, dim)), dtype)
     step_size, trajectory = _FIRST_STEP, _FIRST_STEP * _FIRST_LEAPFROG
-    gradients = 0
-
-    def run(w: tf.Tensor) -> tuple[tf.Tensor, "_Piece"]:
-        """One chunk of transitions."""
-        nonlocal gradients
-        leapfrog_steps = int(np.clip(round(trajectory / step_size * rng.uniform(0.7, 1.3)), 1, _MAX_LEAPFROG))
-        seed = tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
-        w, u, density, log_accept = sampler.transit(w, tf.constant(step_size, dtype), tf.constant(leapfrog_steps), seed)
-        gradients += leapfrog_steps * _CHUNK * chains
-        log_accept = np.nan_to_num(log_accept.numpy(), nan=-np.inf)
-        return w[-1], _Piece(u.numpy(), density.numpy(), log_accept, leapfrog_steps)
-
     windows = _windows(warmup)
-    done = 0
+    done = gradients = 0
     for chunks, towards_covariance in zip(windows, (*_TOWARDS_COVARIANCE, None), strict=True):
         visited = []
         for chunk in range(chunks):
-            w, piece = run(w)
+            piece = sampler.move(w, step_size, trajectory, rng)
+            w, gradients = piece.w, gradients + piece.gradients
             visited.append(piece.u)
             step_size *= np.exp((piece.acceptance.mean() - target_acceptance) / np.sqrt(1 + chunk / 2))
             done += 1
@@ -158,35 +196,28 @@ def sample(
     pieces = []
     chunks = max(1, int(np.ceil(draws / _CHUNK)))
     for i in range(chunks):
-        w, piece = run(w)
+        piece = sampler.move(w, step_size, trajectory, rng)
+        w, gradients = piece.w, gradients + piece.gradients
         pieces.append(piece)
         progress("sampling", (i + 1) / chunks, piece.u[-1])
-    u, density, acceptance, log_accept = (
+    u, density, acceptance, diverging = (
         np.swapaxes(np.concatenate([getattr(piece, name) for piece in pieces]), 0, 1)[:, :draws]
-        for name in ("u", "log_prob", "acceptance", "log_accept")
+        for name in ("u", "log_prob", "acceptance", "diverging")
     )
     return Chains(
         u=u,
         log_prob=density,
         acceptance=acceptance,
-        diverging=log_accept < -DIVERGENCE,
+        diverging=diverging,
         step_size=float(step_size),
         leapfrog_steps=float(np.mean([piece.leapfrog_steps for piece in pieces])),
         gradients=gradients,
     )
 
 
-class _Piece(NamedTuple):
-    """Consecutive transitions of all chains: `[transitions, chains, dim]`, `[transitions, chains]`."""
-
-    u: np.ndarray
-    log_prob: np.ndarray
-    log_accept: np.ndarray
-    leapfrog_steps: int
-
-    @property
-    def acceptance(self) -> np.ndarray:
-        return np.exp(np.minimum(self.log_accept, 0.0))
+def draw_seed(rng: np.random.Generator) -> tf.Tensor:
+    """A seed for TensorFlow's stateless random numbers."""
+    return tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
 
 
 class _Metric(NamedTuple):
@@ -203,7 +234,7 @@ def _metric(u: np.ndarray, curvatures: np.ndarray, towards_covariance: float) ->
     metric = _between(curvatures.mean(0), np.linalg.inv(covariance), towards_covariance)
     stiffness = np.mean([_largest(each, metric) for each in curvatures])
     widest = np.sqrt(_largest(covariance, np.linalg.inv(metric)))
-    return _Metric(_whitening(metric), float(1 / np.sqrt(stiffness)), float(widest))
+    return _Metric(whitening(metric), float(1 / np.sqrt(stiffness)), float(widest))
 
 
 def _windows(warmup: int) -> list[int]:
@@ -235,6 +266,6 @@ def _largest(matrix: np.ndarray, metric: np.ndarray) -> float:
     return float(linalg.eigvalsh(matrix, metric)[-1])
 
 
-def _whitening(metric: np.ndarray) -> np.ndarray:
+def whitening(metric: np.ndarray) -> np.ndarray:
     """The lower Cholesky factor of the inverse of a metric `[dim, dim]`."""
     return np.linalg.cholesky(np.linalg.inv(np.asarray(metric, np.float64)))

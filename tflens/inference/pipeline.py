@@ -1,6 +1,7 @@
-"""From an observation to a posterior: a first look, many starts, a polish, Hamiltonian Monte Carlo."""
+"""From an observation to a posterior: a first look, many starts, a polish, and a sampler."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -10,7 +11,6 @@ from scipy import ndimage
 
 from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
-from tflens.inference import hmc
 from tflens.inference.check import Finding, check
 from tflens.inference.initial import (
     Glance,
@@ -22,9 +22,9 @@ from tflens.inference.initial import (
     smooth_noise,
 )
 from tflens.inference.map import Optimum, draw_starts, polish, search
-from tflens.inference.optimize import gauss_newton
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
+from tflens.inference.samplers import SAMPLERS, Sampler
 from tflens.light import LightProfile
 from tflens.mass import EPL, Shear
 from tflens.model import Evaluation, LensModel, LensTarget
@@ -46,16 +46,20 @@ class FitSettings:
         search_steps: Adam steps of every start.
         survivors: starts that are polished.
         polish_steps: Levenberg-Marquardt steps of every survivor.
-        chains: of Hamiltonian Monte Carlo.
-        warmup: transitions of each chain that adapt the sampler and are dropped.
-        draws: transitions of each chain that are kept.
+        chains: of Hamiltonian Monte Carlo; islands of sequential Monte Carlo.
+        warmup: transitions of each chain that adapt the sampler and are dropped; a variational fit takes five steps
+            for each of them, sequential Monte Carlo finds its own number.
+        draws: transitions of each chain that are kept; particles of each island.
         supersampling: samples along each side of a pixel, from the polish on; the search makes do with one.
+        sampler: the way from the optimum to the posterior: "hmc"; "nuts", whose trajectories find their own length;
+            "smc", sequential Monte Carlo, for several modes and the evidence; "vi-gaussian" and "vi-iaf", variational
+            fits of a Gaussian and of a flow, approximate, with a diagnosis of how near they are.
 
     Raises:
-        ParameterError: a value is not an integer within its bounds.
+        ParameterError: a value is not an integer within its bounds, or there is no such sampler.
     """
 
-    seed: int = 0
+    seed: int = field(default=0, metadata={"least": 0})
     starts: int = field(default=48, metadata={"least": 1})
     search_steps: int = field(default=240, metadata={"least": 12})
     survivors: int = field(default=8, metadata={"least": 1})
@@ -64,10 +68,15 @@ class FitSettings:
     warmup: int = field(default=120, metadata={"least": 40})
     draws: int = field(default=300, metadata={"least": 20})
     supersampling: int = field(default=2, metadata={"least": 1})
+    sampler: str = "hmc"
 
     def __post_init__(self) -> None:
+        if self.sampler not in tuple(SAMPLERS):
+            raise ParameterError(f"FitSettings.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         for setting in fields(self):
-            value, least = getattr(self, setting.name), setting.metadata.get("least", 0)
+            if "least" not in setting.metadata:
+                continue
+            value, least = getattr(self, setting.name), setting.metadata["least"]
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ParameterError(f"FitSettings.{setting.name} must be an integer >= {least}, got {value!r}")
 
@@ -109,6 +118,12 @@ class Fit:
             self.compiled.use(self.mask)
         return self.compiled
 
+    @property
+    def refine(self) -> np.ndarray | None:
+        """How many parts along its side each pixel was divided into, `[ny, nx]` of the frame; None if none was."""
+        refine = self.compiled.layer.get_config()["refine"]
+        return None if refine is None else np.array(refine)
+
     def check(self) -> list[Finding]:
         """Whether the fit can be trusted, in words: see `tflens.inference.check`."""
         return check(self)
@@ -147,7 +162,7 @@ def fit(
        Levenberg-Marquardt, with pixels sampled so finely that rendering errors stay below 1/20 of the noise.
     3. Neighbours that the model cannot be meant to explain are masked, and the survivors polished again.
     4. Hamiltonian Monte Carlo runs from the optimum, whitened at first by the Gauss-Newton matrix there, then by what
-       its chains have seen (`tflens.inference.hmc.sample`).
+       its chains have seen (`tflens.inference.hmc.sample`); or another of `tflens.inference.samplers.SAMPLERS`.
 
     Args:
         observation: the data.
@@ -176,15 +191,24 @@ class Fitter:
         crop: whether only the pixels around a lens are computed. Faster for one lens in a large image; but then the
             shape is that lens's own, and nothing can be shared. Lenses that share have rendering errors of up to 0.2
             of the noise in a pixel, others of 0.05.
+        refine: how finely pixels are sampled from the polish on, `[ny, nx]`: `Fit.refine` of a lens whose fit is to be
+            repeated, without those before it that led to it. For the whole image, without `crop`.
 
     Raises:
         ParameterError: the model has no source.
     """
 
-    def __init__(self, model: LensModel, settings: FitSettings | None = None, crop: bool = True) -> None:
+    def __init__(
+        self,
+        model: LensModel,
+        settings: FitSettings | None = None,
+        crop: bool = True,
+        refine: np.ndarray | None = None,
+    ) -> None:
         if model.source is None:
             raise ParameterError("a lens cannot be fitted without a source: give LensModel a source")
         self.model, self.settings, self.crop = model, settings or FitSettings(), crop
+        self._refine = refine
         self._compiled: _Compiled | None = None
 
     def fit(self, observation: Observation, monitor: Monitor = unwatched, seed: int | None = None) -> Fit:
@@ -205,7 +229,13 @@ class Fitter:
         look = glance(observation, light)
         if shared is None:
             frame = look.frame if self.crop else None
-            shared = self._compiled = _Compiled(light, LensTarget(self.model, observation, frame), self.crop)
+            shared = self._compiled = _Compiled(
+                light,
+                LensTarget(self.model, observation, frame),
+                SAMPLERS[settings.sampler],
+                self.crop,
+                self._refine,
+            )
         coarse = shared.coarse
         coarse.observe(observation)
         coarse.use(look.mask[coarse.frame])
@@ -223,17 +253,7 @@ class Fitter:
             optimum = polish(target, optimum, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
-        one_curvature = target.program(_curvature)
-        chains = hmc.sample(
-            shared.sampler,
-            optimum.u[0],
-            lambda points: np.stack([one_curvature(tf.constant(u)).numpy() for u in points]),
-            chains=settings.chains,
-            warmup=settings.warmup,
-            draws=settings.draws,
-            seed=settings.seed,
-            progress=progress,
-        )
+        chains = shared.sampler.draw(optimum, settings, progress)
         clock.lap("sample")
         posterior = assemble(target, chains, settings.seed)
         clock.lap("assemble")
@@ -253,10 +273,18 @@ class _Compiled:
         sampler: of the finer target.
     """
 
-    def __init__(self, light: LensTarget, coarse: LensTarget, alone: bool) -> None:
-        self.light, self.coarse = light, coarse
+    def __init__(
+        self,
+        light: LensTarget,
+        coarse: LensTarget,
+        make_sampler: Callable[[LensTarget], Sampler],
+        alone: bool,
+        refine: np.ndarray | None,
+    ) -> None:
+        self.light, self.coarse, self._refine = light, coarse, refine
+        self._make_sampler = make_sampler
         self._tolerance = _RENDERING_ERROR if alone else _SHARED_RENDERING_ERROR
-        self.sampler: hmc.Sampler | None = None
+        self.sampler: Sampler | None = None
         self._fine: LensTarget | None = None
 
     def finer(self, u: np.ndarray, supersampling: int) -> LensTarget:
@@ -266,6 +294,9 @@ class _Compiled:
         """
         if supersampling == 1:
             fine = self.coarse
+        elif self._fine is None and self._refine is not None:
+            fine = LensTarget(self.coarse.model, self.coarse.observation, None, supersampling, self._refine)
+            fine.use(self.coarse.mask)
         elif self._fine is None:
             fine = self.coarse.refined(u, supersampling, self._tolerance)
         else:
@@ -277,12 +308,8 @@ class _Compiled:
                 fine = self.coarse.refined(u, supersampling, self._tolerance, at_least=so_far)
         if fine is not self._fine:
             self._fine = fine
-            self.sampler = hmc.Sampler(fine.log_prob, fine.model.dim, fine.model.dtype)
+            self.sampler = self._make_sampler(fine)
         return fine
-
-
-def _curvature(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
-    return gauss_newton(target, u).curvature
 
 
 def default_model(center: tuple[float, float] = (0.0, 0.0), source: LightProfile | None = None) -> LensModel:

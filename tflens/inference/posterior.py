@@ -22,6 +22,7 @@ from tflens.linear import sample_amplitudes
 from tflens.model import LensTarget
 
 _IMAGE_DRAWS = 64  # draws that the posterior's images are averaged over
+_FIGURES = ("log_evidence", "log_evidence_error", "lowest_acceptance", "elbo", "elbo_error", "pareto_k")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Posterior:
 
     Attributes:
         data: ArviZ InferenceData with groups `posterior` (physical parameters, amplitudes, base-space `u`),
-            `sample_stats` (`lp`, `acceptance_rate`, `diverging`), `observed_data` (image, noise, mask) and
-            `predictions` (mean and spread of the model's images).
+            `sample_stats` (`lp`, `acceptance_rate`, `diverging`; in its attributes what the sampler has to tell, such
+            as `log_evidence` or `pareto_k`), `observed_data` (image, noise, mask) and `predictions` (mean and spread
+            of the model's images).
     """
 
     data: az.InferenceData
@@ -82,7 +84,8 @@ class Posterior:
     @property
     def diagnostics(self) -> dict[str, float]:
         """The sampler's health: worst R-hat and smallest effective sample size over everything sampled (latents
-        included), mean acceptance, number of divergent transitions."""
+        included), mean acceptance, number of divergent transitions; and the figures of those samplers that have any:
+        `log_evidence` with its error, `elbo` with its error, `pareto_k`."""
         u = self.data.posterior["u"]
         stats = self.data.sample_stats
         return {
@@ -92,6 +95,7 @@ class Posterior:
             "divergences": int(stats["diverging"].sum()),
             "chains": int(u.sizes["chain"]),
             "draws": int(u.sizes["draw"]),
+            **{name: float(stats.attrs[name]) for name in _FIGURES if name in stats.attrs},
         }
 
     def save(self, path: str | Path) -> None:
@@ -163,6 +167,7 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
         "step_size": chains.step_size,
         "leapfrog_steps": chains.leapfrog_steps,
         "gradients": chains.gradients,
+        **chains.figures,
     }
     return Posterior(data)
 
