@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-mnist test test-slow lint bench bench-profiles bench-clean wheel clean
+.PHONY: demo demo-mnist test test-slow lint bench bench-pipeline bench-profiles bench-clean wheel clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tflens needs Python 3.11 or newer; call: make PYTHON=python3.11 ...")'
@@ -37,6 +37,10 @@ lint: $(READY)
 # The other packages get environments of their own in .bench/, made at the first run; BENCH="--quick" for a short one.
 bench: $(READY)
 	$(BIN)/python scripts/bench.py $(BENCH)
+
+# From an image to a posterior, the same way; PIPELINE="--lenses 5 --seeds 5" for all of it.
+bench-pipeline: $(READY)
+	$(BIN)/python scripts/bench_pipeline.py $(PIPELINE)
 	$(BIN)/python scripts/update_tables.py
 
 bench-profiles: $(READY)

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import median
 
 from tflens.files import write_atomically
 from tflens.quiet import import_tensorflow_quietly
@@ -58,6 +59,62 @@ def bench(records: list[dict]) -> str:
     measured = next(r for r in records if r["id"] == "rate")
     run = f"{measured['threads']} threads, load of the machine up to {max(r['load'] for r in records):.1f}."
     return "\n".join([report.tables(records), "", f"{_source(records)} {run}"])
+
+
+def pipeline(records: list[dict]) -> str:
+    """A row for each method: the median over its runs, and their range where there are several."""
+    rows = [
+        "| method | runs | seconds in all | R-hat | smallest ESS | ESS/s | R-hat < 1.01 and ESS > 1,000 | gradients "
+        "| farthest from the truth |",
+        "|---" * 9 + "|",
+    ]
+    good = [r for r in records if "error" not in r]
+    for method in dict.fromkeys(r["method"] for r in records):
+        runs = [r for r in good if r["method"] == method]
+        failed = [r for r in records if r["method"] == method and "error" in r]
+        if runs:
+            reached = sum(r["r_hat"] < 1.01 and r["ess"] > 1000 for r in runs)
+            rates = [r["ess"] / r["seconds"] for r in runs]
+            rows.append(
+                f"| {_METHODS[method]} | {len(runs)} | {_range([r['seconds'] for r in runs], '.0f')} "
+                f"| {_range([r['r_hat'] for r in runs], '.3f')} | {_range([r['ess'] for r in runs], ',.0f')} "
+                f"| {_range(rates, '.1f')} | {reached} of {len(runs)} | {_range([r['gradients'] for r in runs], ',.0f')} "
+                f"| {_range([r['largest_z'] for r in runs], '.1f')} sigma |"
+            )
+        rows += [f"| {_METHODS[method]}, lens {r['lens']} | 1 | {r['error']} |" + " |" * 6 for r in failed]
+    lines = [
+        f"- {_METHODS[m]}: {next(r for r in good if r['method'] == m)['settings']}."
+        for m in _METHODS
+        if any(r["method"] == m for r in good)
+    ]
+    return "\n".join([*rows, "", *lines, "", _source(records)])
+
+
+_METHODS = {
+    "tflens": "tflens",
+    "herculens": "herculens, NUTS",
+    "herculens_recipe": "herculens, the recipe of tflens",
+}
+
+
+def _range(values: list[float], form: str) -> str:
+    middle = f"{median(values):{form}}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}}-{max(values):{form}})"
+
+
+def fits(records: list[dict]) -> str:
+    """A row for each figure of calibration, a column for what was fitted with what."""
+    variants = list(dict.fromkeys(r["variant"] for r in records))
+    named = [f"{v} ({next(r['n'] for r in records if r['variant'] == v)} mocks)" for v in variants]
+    rows = [f"| id | figure | {' | '.join(named)} | reach |", "|---" * (len(variants) + 3) + "|"]
+    for id, figure in dict.fromkeys((r["id"], r["figure"]) for r in records):
+        found = {r["variant"]: r for r in records if (r["id"], r["figure"]) == (id, figure)}
+        reach = next(iter(found.values()))["reach"]
+        aim = "" if reach is None else f"{reach[0]:g}-{reach[1]:g}" if isinstance(reach, list) else f"{reach:g}"
+        cells = [f"{found[v]['value']:.3g}" if v in found else "" for v in variants]
+        rows.append(f"| {id} | {figure} | {' | '.join(cells)} | {aim} |")
+    sources = [_source([r for r in records if r["variant"] == v]) for v in variants]
+    return "\n".join([*rows, "", *sources])
 
 
 def profiles(records: list[dict]) -> str:
@@ -239,6 +296,8 @@ TABLES = {
     "real_lenses": (("README.md",), "real_lenses", real_lenses),
     "demo": (("README.md",), "demo", demo),
     "bench": (("docs/benchmark.md",), "bench", bench),
+    "pipeline": (("docs/benchmark.md",), "pipeline", pipeline),
+    "fits": (("docs/fits.md",), "fits", fits),
     "profiles": (("docs/physics.md",), "profiles", profiles),
     "subhalos": (("docs/physics.md",), "profiles", subhalos),
     "galaxies": (("docs/galaxies.md", CARD), "galaxies", galaxies),
