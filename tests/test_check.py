@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from scipy import ndimage, stats
+import tensorflow as tf
+from scipy import ndimage, signal, stats
 from small_fit import SETTINGS, small_fit
 
 from tflens.inference.check import (
@@ -28,6 +29,7 @@ from tflens.inference.check import (
     whiteness,
     worst_first,
 )
+from tflens.whitening import whiten, whitening_taps
 
 NAMES = ("lens.theta_E", "shear.gamma1", "light1.R_sersic")
 DIM = len(NAMES) + 4  # with latents
@@ -379,6 +381,38 @@ class TestWhiteness:
         found = by_name(whiteness(residual, ring(), ~ring()))
         assert found["whiteness"].level == "warning"
         assert "noise" not in found
+
+    def test_whitened_residuals_have_the_null_of_white_ones(self):
+        """Correlated noise of an image with bad pixels, whitened: chi^2 and correlations stay within their limits as
+        often as those of white noise, and the words are those of whitened residuals."""
+        arcs, used, generator = ring(), rng(14).random(SHAPE) > 0.05, rng(15)
+        response = np.array([[0.0, 0.1, 0.3], [0.0, 1.0, 0.2], [0.2, 0.1, 0.0]])
+        kernel = signal.correlate(response, response)
+        noise = generator.normal(size=(1500, SHAPE[0] + 2, SHAPE[1] + 2))
+        noise = signal.fftconvolve(noise, response[None], mode="valid", axes=(1, 2)) / np.sqrt(kernel.max())
+        taps = whitening_taps(np.ones(SHAPE), used, kernel / kernel.max())
+        residuals = whiten(tf.constant(noise), tf.constant(taps)).numpy()
+        arcs, sky = arcs & used, ~arcs & used
+        scores = np.array([[autocorrelation(r, arcs, lag)[0] for lag in (1, 2)] for r in residuals])
+        pairs = np.array([autocorrelation(residuals[0], arcs, lag)[1] for lag in (1, 2)])
+        np.testing.assert_allclose((scores * np.sqrt(pairs)).mean(0), 0, atol=4 / np.sqrt(1500) + 0.1)
+        np.testing.assert_allclose((scores * np.sqrt(pairs)).std(0), 1, atol=4 / np.sqrt(2 * 1500) + 0.02)
+        found = [whiteness(r, arcs, sky, whitened=True) + goodness(r, arcs, used, 0) for r in residuals]
+        alarms = {f.name: sum(by_name(each)[f.name].level != "ok" for each in found) for f in found[0]}
+        assert set(alarms) == {"whiteness", "noise", "chi2_arcs", "chi2"}
+        assert max(alarms.values()) <= binomial_bounds(1500, RARE)[1]
+        assert by_name(found[0])["noise"].words == "the noise of the image is correlated as the fit takes it to be"
+
+    def test_words_name_the_option(self):
+        arcs, noise = ring(), ndimage.gaussian_filter(rng(16).normal(size=SHAPE), 0.5)
+        noise /= noise.std()
+        white, whitened = (by_name(whiteness(noise, arcs, ~arcs, known))["noise"] for known in (False, True))
+        assert white.level == whitened.level == "warning"
+        assert "takes it for white" in white.words
+        assert "more correlated than the fit takes it to be" in whitened.words
+        assert all("--noise-correlation auto" in found.words for found in (white, whitened))
+        too_large = by_name(goodness(0.7 * noise, arcs, arcs | ~arcs, 0))["chi2"]
+        assert "--noise-scale auto" in too_large.words
 
     def test_too_few_pairs(self):
         arcs = np.zeros(SHAPE, bool)

@@ -4,12 +4,15 @@ import re
 from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.table import Row, Table
 
 from tflens.config import Input
 from tflens.errors import ParameterError
+
+if TYPE_CHECKING:
+    from astropy.table import Row
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def _of_folder(path: Path) -> list[Entry]:
 
 
 def _of_table(path: Path) -> list[Entry]:
+    from astropy.table import Table  # the slowest import of all, which the processes that fit can do without
+
     try:
         # Names like 0252 are names.
         converters = {"converters": {"name": str, "file": str}} if path.suffix == ".csv" else {}
@@ -76,7 +81,7 @@ def _of_table(path: Path) -> list[Entry]:
     return [_entry(row, path.parent) for row in table]
 
 
-def _entry(row: Row, folder: Path) -> Entry:
+def _entry(row: "Row", folder: Path) -> Entry:
     given = {name: _cell(row, name) for name in _COLUMNS if name in row.colnames}
     given = {name: value for name, value in given.items() if value is not None}
     for name in ("file", "noise_file", "psf_file", "mask_file"):
@@ -87,7 +92,7 @@ def _entry(row: Row, folder: Path) -> Entry:
     return Entry(str(name) if name is not None else _stem(Path(file)), Input(**{"file": file, **given}))
 
 
-def _cell(row: Row, name: str) -> str | float | None:
+def _cell(row: "Row", name: str) -> str | float | None:
     value = row[name]
     if np.ma.is_masked(value) or str(value).strip() == "":
         return None

@@ -5,7 +5,6 @@ Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 the
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from rich.markup import escape
 
 from tflens import __version__
 from tflens.cli_calibrate import calibrate
+from tflens.cli_choices import Sampler, Source
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
 from tflens.cli_many import fit_many
@@ -37,23 +37,6 @@ app.add_typer(evaluate_app, name="evaluate")
 app.command()(calibrate)
 app.command("fit-many")(fit_many)
 app.command()(simulate)
-
-
-class Source(StrEnum):
-    """What the lensed galaxy may be."""
-
-    neural = "neural"
-    sersic = "sersic"
-
-
-class Sampler(StrEnum):
-    """The way from the best fit to the posterior, by its name in `FitSettings`."""
-
-    hmc = "hmc"
-    nuts = "nuts"
-    smc = "smc"
-    vi_gaussian = "vi-gaussian"
-    vi_iaf = "vi-iaf"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,6 +114,25 @@ def fit(
             rich_help_panel=_INPUT,
         ),
     ] = None,
+    noise_correlation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|none|PATH[EXT]",
+            help="How the noise of neighbouring pixels is correlated: auto measures it on the image's blank sky, none "
+            "takes it for white. By default the extension CORR, if there is one.",
+            show_default=False,
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    noise_scale: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|NUMBER",
+            help="What the noise map is multiplied by: auto makes it that of the image's blank sky. Maps of drizzled "
+            "images are often too large on purpose, to make up for a correlation that is not taken into account.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = "1",
     source: Annotated[
         Source,
         typer.Option(
@@ -215,7 +217,17 @@ def fit(
                 chosen = chosen.with_file(file)
         else:
             files = Input(
-                file, image, noise, psf, None if no_mask else mask, noise_file, psf_file, mask_file, pixel_scale
+                file,
+                image,
+                noise,
+                psf,
+                None if no_mask else mask,
+                noise_file,
+                psf_file,
+                mask_file,
+                pixel_scale,
+                noise_correlation=noise_correlation,
+                noise_scale=noise_scale,
             )
             settings = {name: context.params[name] for name in _SETTINGS}
             chosen = RunConfig(files, source.value, settings, tables=_tables(model))

@@ -3,26 +3,23 @@
 The table goes to stdout, messages to stderr; exit codes are those of `tflens.cli`, 1 also if a lens has no fit.
 """
 
-from enum import StrEnum
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tflens.cli_choices import Sampler, Source
 from tflens.terminal import reporting, say
+from tflens.workers import MEMORY
 
 if TYPE_CHECKING:
     from tflens.many import Outcome
-
-
-class Source(StrEnum):
-    """What the lensed galaxies may be."""
-
-    neural = "neural"
-    sersic = "sersic"
 
 
 def fit_many(
@@ -45,11 +42,25 @@ def fit_many(
     chains: Annotated[int, typer.Option(min=2, help="Independent chains.")] = 8,
     warmup: Annotated[int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.")] = 120,
     draws: Annotated[int, typer.Option(min=20, help="Steps of each chain that are kept.")] = 300,
+    sampler: Annotated[
+        Sampler, typer.Option(help="From the best fit to the posterior, as for `tflens fit`.")
+    ] = Sampler.hmc,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Lenses fitted at a time; the processor's cores are divided among them.")
+    ] = 1,
+    share: Annotated[
+        bool,
+        typer.Option(help="Lenses of one shape, pixel scale, PSF and model share what is compiled, over whole images."),
+    ] = True,
+    memory: Annotated[
+        float, typer.Option(min=0, help="GB that a process may hold after a lens; with more it is replaced.")
+    ] = MEMORY,
 ) -> None:
     """Fit every lens of a catalogue: a folder of results for each, and OUT/summary.csv for all.
 
     Input that cannot be right is reported and skipped. Lenses whose results are complete are not fitted again, so that
-    a killed call, given once more, goes on with the lens it was at.
+    a killed call, given once more, goes on with the lenses it was at. Fits run in processes of their own: if the system
+    kills one, its lens is tried once more, and the others go on.
     """
     with reporting(tensorflow=True) as messages:
         from tflens.catalogue import read_catalogue
@@ -58,12 +69,13 @@ def fit_many(
 
         entries = read_catalogue(catalogue)
         settings = {"seed": seed, "starts": starts, "chains": chains, "warmup": warmup, "draws": draws}
-
-        def tell(index: int, outcome: "Outcome") -> None:
-            say(messages, f"{index + 1} of {len(entries)}: {outcome.name} {outcome.status}: {outcome.words}")
+        settings["sampler"] = sampler.value
 
         tables = None if model is None else checked_tables(model)
-        outcomes = fit_many(entries, out, source.value, settings, tell, tables)
+        with _showing_lenses(messages, len(entries), out) as tell:
+            outcomes = fit_many(
+                entries, out, source.value, settings, tell, tables, processes=processes, share=share, memory=memory
+            )
         results = Console()
         if not results.is_terminal:
             results = Console(width=160)
@@ -71,6 +83,34 @@ def fit_many(
         say(messages, f"wrote {out / SUMMARY}")
     if any(outcome.summary is None for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _showing_lenses(messages: Console, total: int, out: Path) -> "Iterator[Callable[[Outcome], None]]":
+    """A line for each lens, with a bar and the time left below them on a terminal; and after Ctrl-C, how to go on."""
+    done = fitted = 0
+    columns = (TextColumn("lenses"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn())
+    # The speed is that of all lenses so far: one alone may take longer than the usual window of half a minute.
+    bars = Progress(
+        *columns, TimeRemainingColumn(), console=messages, speed_estimate_period=1e9, disable=not messages.is_terminal
+    )
+    task = bars.add_task("lenses", total=total)
+
+    def tell(outcome: "Outcome") -> None:
+        nonlocal done, fitted
+        done, fitted = done + 1, fitted + (outcome.summary is not None)
+        say(messages, f"{done} of {total}: {outcome.name} {outcome.status}: {outcome.words}")
+        if outcome.status in ("kept", "refused"):
+            bars.reset(task, completed=done)  # these took no time, and say nothing of the others
+        else:
+            bars.update(task, completed=done)
+
+    try:
+        with bars:
+            yield tell
+    except KeyboardInterrupt:
+        say(messages, f"{fitted} of {total} lenses are fitted and kept in {out}: the same command goes on from there")
+        raise
 
 
 def _table(outcomes: "list[Outcome]") -> Table:

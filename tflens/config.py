@@ -3,10 +3,13 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tflens import fits_io
 from tflens.errors import ObservationError, ParameterError
@@ -26,6 +29,10 @@ class Input:
         noise_file, psf_file, mask_file: files of their own for these parts, `path` or `path[EXT]`.
         pixel_scale: arcsec; None takes the header's.
         sha256: of every file, filled in by `with_digests`.
+        noise_correlation: "auto" measures it on the image's own blank sky; "none" takes the noise for white; another
+            word is a FITS file, `path` or `path[EXT]`; rows of numbers are the kernel itself. None takes the extension
+            CORR of `file`, if there is one.
+        noise_scale: number that the noise map is multiplied by; "auto" measures it.
     """
 
     file: str
@@ -38,20 +45,75 @@ class Input:
     mask_file: str | None = None
     pixel_scale: float | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    noise_correlation: str | Sequence[Sequence[float]] | None = None
+    noise_scale: str | float = 1.0
+
+    def __post_init__(self) -> None:
+        scale = self.noise_scale
+        if scale == "auto":
+            return
+        try:
+            value = float(scale)
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not 0 < value < float("inf"):
+            raise ParameterError(f'Input.noise_scale must be "auto" or a positive number, got {scale!r}')
+        object.__setattr__(self, "noise_scale", value)
 
     def read(self) -> Observation:
         """The observation.
 
         Raises:
-            ObservationError: as `Observation.from_fits`; or a file is not the one whose SHA-256 was recorded.
+            ObservationError: as `Observation.from_fits`; or a file is not the one whose SHA-256 was recorded; or there
+                is too little blank sky to measure the noise on.
         """
+        observation = self._read_files()
+        correlation, scale, _ = self._noise(observation)
+        if scale == 1 and correlation is observation.noise_correlation:
+            return observation
+        return observation.with_noise(correlation, scale)
+
+    def measured(self) -> tuple["Input", str | None]:
+        """The same input with numbers for what `read` measures of the noise or reads from a file of its own, so that
+        it can be repeated; and what it measures, in words.
+
+        Raises:
+            ObservationError: as `read`.
+        """
+        if (self.noise_correlation, self.noise_scale) == (None, 1.0):
+            return self, None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `read` repeats what there is to say of the files
+            correlation, scale, words = self._noise(self._read_files())
+        rows = "none" if correlation is None else correlation.tolist()
+        return replace(self, noise_correlation=rows, noise_scale=scale), words
+
+    def _noise(self, observation: Observation) -> tuple[np.ndarray | None, float, str | None]:
+        """Correlation and scale of the noise, and what was measured of them, in words."""
+        given, scale, words = self.noise_correlation, self.noise_scale, None
+        correlation = observation.noise_correlation
+        if given is not None and not isinstance(given, str):
+            correlation = np.array(given, float)
+        elif given == "none":
+            correlation = None
+        if "auto" in (given, scale):
+            from tflens.sky_noise import measure_sky_noise
+
+            found = measure_sky_noise(observation)
+            correlation = found.kernel if given == "auto" else correlation
+            words = found.in_words(correlation is not None, scale)
+            scale = found.scale if scale == "auto" else scale
+        return correlation, float(scale), words
+
+    def _read_files(self) -> Observation:
         if self.sha256 and self.with_digests().sha256 != dict(self.sha256):
             raise ObservationError(
                 f"{', '.join(str(path) for path in self._paths().values())}: the input must be the file that the "
                 "configuration was written for, but its SHA-256 differs. Give the original file, or fit without "
                 "--config."
             )
-        if not (self.noise_file or self.psf_file or self.mask_file):
+        kernel_file = self._kernel_file()
+        if not (self.noise_file or self.psf_file or self.mask_file or kernel_file):
             return Observation.from_fits(
                 self.file,
                 image=self.image,
@@ -66,7 +128,12 @@ class Input:
             psf=self.psf_file or f"{self.file}[{self.psf}]",
             mask=self.mask_file or (self.mask and self._part(self.mask)),
             pixel_scale=self.pixel_scale,
+            noise_correlation=kernel_file or self._part("CORR"),
         )
+
+    def _kernel_file(self) -> str | None:
+        given = self.noise_correlation
+        return given if isinstance(given, str) and given not in ("auto", "none") else None
 
     def with_digests(self) -> "Input":
         """The same input with absolute paths and the SHA-256 of every file.
@@ -105,6 +172,8 @@ class RunConfig:
         input: where the observation is.
         source: "neural" (a galaxy drawn by the shipped network) or "sersic", of the default model.
         tables: of a model of one's own, as `tflens.model_file.read_tables` has them; None for the default model.
+        shared: of a lens among others that share what is compiled, None of one by itself: `center` of the default
+            model, arcsec, and, once it is fitted, `refine`, how finely each pixel was sampled.
         settings: arguments of `tflens.inference.pipeline.FitSettings`; what is not given takes its default.
         recorded: of a configuration that was read from a file: the model and the versions at that time.
 
@@ -121,6 +190,7 @@ class RunConfig:
     settings: Mapping[str, int] = field(default_factory=dict)
     recorded: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, Any] | None = None
+    shared: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -139,6 +209,7 @@ class RunConfig:
             "source": self.source,
             "settings": dict(self.settings),
             **({} if self.tables is None else {"tables": self.tables}),
+            **({} if self.shared is None else {"shared": self.shared}),
             **self.recorded,
         }
 
@@ -171,6 +242,7 @@ class RunConfig:
                 source=content["source"],
                 settings=dict(content["settings"]),
                 tables=content.get("tables"),
+                shared=content.get("shared"),
                 recorded={key: value for key, value in content.items() if key not in own},
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from tflens.mass.total import Total, total
 from tflens.observation import Observation
 from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base, log_normal, to_base
 from tflens.refinement import rendering_error, suggest_refinement
+from tflens.whitening import taps_for, whiten, whitening_taps
 
 Frame = tuple[slice, slice]
 
@@ -276,7 +277,8 @@ class LensTarget:
 
     Args:
         model: the model.
-        observation: the data; only its used pixels count.
+        observation: the data; only its used pixels count. If their noise is correlated, they are whitened, and the
+            model's images with them (`tflens.whitening`).
         frame: rows and columns of the image to compute, all by default; coordinates stay those of the whole image.
         supersampling: samples along each side of a pixel, at the nodes of a Gauss-Legendre rule.
         refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refined` makes one.
@@ -313,8 +315,9 @@ class LensTarget:
             dtype=model.dtype,
         )
         # Variables, so that data of the same shape can be exchanged without compiling anything again.
-        self._weight = tf.Variable(np.zeros(self.grid.shape), dtype=model.dtype, trainable=False)
-        self._data = tf.Variable(np.zeros(self._weight.shape.num_elements()), dtype=model.dtype, trainable=False)
+        taps = np.zeros((taps_for(observation.noise_correlation), *self.grid.shape))
+        self._taps = tf.Variable(taps, dtype=model.dtype, trainable=False)
+        self._data = tf.Variable(np.zeros(taps[0].size), dtype=model.dtype, trainable=False)
         self.prior_scale = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._take(observation)
@@ -332,7 +335,8 @@ class LensTarget:
         """Exchanges the data for those of another lens; nothing is compiled again.
 
         Args:
-            observation: of the same shape, pixel scale and PSF; the frame stays what it is.
+            observation: of the same shape, pixel scale and PSF, its noise white or correlated as this one's (by a
+                kernel of its own); the frame stays what it is.
 
         Raises:
             ParameterError: it differs in one of these.
@@ -342,14 +346,17 @@ class LensTarget:
             raise ParameterError(
                 f"this target was compiled for images of shape {mine.shape} with pixels of {mine.pixel_scale} arcsec "
                 f"and one PSF; the observation {observation.name!r} has shape {other.shape} with pixels of "
-                f"{other.pixel_scale} arcsec, or another PSF: make a new LensTarget"
+                f"{other.pixel_scale} arcsec, another PSF, or white noise instead of correlated, or the other way "
+                "round: make a new LensTarget"
             )
         self._take(observation)
 
     def suits(self, observation: Observation) -> bool:
-        """Whether `observe` takes it: whether shape, pixel scale and PSF are those of this target."""
-        same_psf = np.array_equal(self.observation.psf, observation.psf)
-        return same_psf and self.observation.grid == observation.grid
+        """Whether `observe` takes it: whether shape, pixel scale and PSF are those of this target, and its noise is
+        white or correlated as this one's."""
+        mine = self.observation
+        same_taps = taps_for(mine.noise_correlation) == taps_for(observation.noise_correlation)
+        return same_taps and mine.grid == observation.grid and np.array_equal(mine.psf, observation.psf)
 
     def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """`function(target, ...)` of this target and tensors, traced once for each shape and kept with the target."""
@@ -371,17 +378,17 @@ class LensTarget:
                 f"uses; got shape {mask.shape}"
             )
         self.mask = mask
-        weight = np.where(mask, 1 / self.noise, 0)
-        self._weight.assign(weight)
-        self._data.assign((weight * self.image).reshape(-1))
+        taps = whitening_taps(self.noise, mask, self.observation.noise_correlation)
+        data = whiten(tf.constant(self.image), tf.constant(taps)).numpy()
+        self._taps.assign(taps)
+        self._data.assign(data.reshape(-1))
 
     def _take(self, observation: Observation) -> None:
         self.observation = observation
         self.image, self.noise = observation.image[self.frame], observation.noise[self.frame]
+        self.use(observation.mask[self.frame])
         # A component brighter than the whole image in signal-to-noise is what the data rule out, and no more.
-        usable = observation.mask[self.frame]
-        self.prior_scale.assign(max(10.0, np.linalg.norm(self.image[usable] / self.noise[usable])))
-        self.use(usable)
+        self.prior_scale.assign(max(10.0, np.linalg.norm(self._data.numpy().astype(np.float64))))
 
     def refined(
         self, u: np.ndarray, supersampling: int, tolerance: float = 0.05, at_least: np.ndarray | None = None
@@ -428,7 +435,7 @@ class LensTarget:
 
     def design(self, u: tf.Tensor) -> tf.Tensor:
         """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`."""
-        return self._compiled_design(u[..., : self.model.physical_dim], self._weight, self.source_image(u))
+        return self._compiled_design(u[..., : self.model.physical_dim], self._taps, self.source_image(u))
 
     def linearize(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The design at one point and its derivative in every direction of u, by forward-mode differentiation.
@@ -445,13 +452,13 @@ class LensTarget:
         lanes = tf.repeat(physical[None], model.physical_dim, axis=0)
         directions = tf.eye(model.physical_dim, dtype=u.dtype)
         if not model.latent_dim:
-            return design, self._compiled_tangents(lanes, directions, self._weight, None)
+            return design, self._compiled_tangents(lanes, directions, self._taps, None)
         latents = tf.repeat(model.latents(u)[None], model.latent_dim, axis=0)
         with ForwardAccumulator(latents, tf.eye(model.latent_dim, dtype=u.dtype)) as accumulator:
             images = model.source.image(latents)
         still = tf.repeat(images[:1], model.physical_dim, axis=0)
-        tangents = self._compiled_tangents(lanes, directions, self._weight, still)
-        source = self._compiled_source_tangents(physical[None], self._weight, images, accumulator.jvp(images))
+        tangents = self._compiled_tangents(lanes, directions, self._taps, still)
+        source = self._compiled_source_tangents(physical[None], self._taps, images, accumulator.jvp(images))
         before = model.amplitude_names.index("source.amp")
         after = len(model.amplitude_names) - 1 - before
         source = tf.pad(source[:, None], [[0, 0], [before, after], [0, 0]])
@@ -516,17 +523,22 @@ class LensTarget:
         point = tf.constant(u[None], self.model.dtype)
         amplitudes = self.linear(point).mean
         images = self.component_images(point, amplitudes).numpy()[0]
-        residual = np.where(self.mask, (self.image - images.sum(0)) / self.noise, np.nan)
+        left = self.image - images.sum(0)
+        residual = np.where(self.mask, left / self.noise, np.nan)
+        whitened = None
+        if self.observation.noise_correlation is not None:
+            taps = whitening_taps(self.noise, self.mask, self.observation.noise_correlation)
+            whitened = np.where(self.mask, whiten(tf.constant(left), tf.constant(taps)).numpy(), np.nan)
         behind = [i for i, name in enumerate(self.model.amplitude_names) if name == "source.amp"]
         lensed = images[behind].sum(0)
-        return Evaluation(images.sum(0), images.sum(0) - lensed, lensed, residual, amplitudes.numpy()[0])
+        return Evaluation(images.sum(0), images.sum(0) - lensed, lensed, residual, amplitudes.numpy()[0], whitened)
 
-    def _physical_design(self, physical: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
-        images = self._unit_images(physical, image) * weight
+    def _physical_design(self, physical: tf.Tensor, taps: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
+        images = whiten(self._unit_images(physical, image), taps)
         return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
 
     def _tempered(self, u: tf.Tensor, power: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        constants = self._weight, self._data, self.prior_scale
+        constants = self._taps, self._data, self.prior_scale
         if not self.model.latent_dim:
             return tuple(in_streams(lambda part: self._compiled_posterior(part, power, *constants), [u]))
         latents = self.model.latents(u)
@@ -540,16 +552,16 @@ class LensTarget:
         return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
 
     def _physical_posterior(
-        self, u: tf.Tensor, power: tf.Tensor, weight: tf.Tensor, data: tf.Tensor, prior_scale: tf.Tensor
+        self, u: tf.Tensor, power: tf.Tensor, taps: tf.Tensor, data: tf.Tensor, prior_scale: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        value, gradient, _ = self._physical_likelihood(u, None, weight, data, prior_scale)
+        value, gradient, _ = self._physical_likelihood(u, None, taps, data, prior_scale)
         return power * value + self.log_prior(u), power * gradient - u
 
     def _physical_likelihood(
         self,
         physical: tf.Tensor,
         image: tf.Tensor | None,
-        weight: tf.Tensor,
+        taps: tf.Tensor,
         data: tf.Tensor,
         prior_scale: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
@@ -558,7 +570,7 @@ class LensTarget:
         def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(arguments)
-                design = self._physical_design(arguments[0], weight, arguments[1] if arguments[1:] else None)
+                design = self._physical_design(arguments[0], taps, arguments[1] if arguments[1:] else None)
                 value = marginalize(design, data, prior_scale, self.model.positive).log_likelihood
             return [value, *tape.gradient(value, arguments)]
 
@@ -568,19 +580,19 @@ class LensTarget:
         return value, gradients[0], gradients[1] if gradients[1:] else None
 
     def _physical_tangents(
-        self, physical: tf.Tensor, directions: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None
+        self, physical: tf.Tensor, directions: tf.Tensor, taps: tf.Tensor, image: tf.Tensor | None
     ) -> tf.Tensor:
         with ForwardAccumulator(physical, directions) as accumulator:
-            design = self._physical_design(physical, weight, image)
+            design = self._physical_design(physical, taps, image)
         return accumulator.jvp(design)
 
     def _source_tangents(
-        self, physical: tf.Tensor, weight: tf.Tensor, images: tf.Tensor, directions: tf.Tensor
+        self, physical: tf.Tensor, taps: tf.Tensor, images: tf.Tensor, directions: tf.Tensor
     ) -> tf.Tensor:
         """Tangents `[n, pixels]` of the whitened source, seen through one lens, in n directions of its pixels."""
         with ForwardAccumulator(images, directions) as accumulator:
             inputs = self.model.layer_inputs(self.model.physical(physical), images)
-            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[0] * weight
+            lensed = whiten(self.layer.lens_source(inputs["mass"], inputs["source"])[0], taps)
         return tf.reshape(accumulator.jvp(lensed), [tf.shape(images)[0], self.image.size])
 
     def _unit_images(self, physical: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
@@ -600,6 +612,8 @@ class Evaluation:
         lensed_source: the arcs alone.
         residual: (data - model) / noise, NaN where the mask excludes a pixel.
         amplitudes: `[components]`, in the order of `LensModel.amplitude_names`.
+        whitened: `residual` without what neighbours tell of it if the noise is correlated, independent unit noise for
+            a good fit (`tflens.whitening`); None, for white noise, stands for `residual` itself.
     """
 
     image: np.ndarray
@@ -607,11 +621,16 @@ class Evaluation:
     lensed_source: np.ndarray
     residual: np.ndarray
     amplitudes: np.ndarray
+    whitened: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.whitened is None:
+            object.__setattr__(self, "whitened", self.residual)
 
     @property
     def chi2(self) -> float:
-        """Mean squared residual over the used pixels."""
-        return float(np.nanmean(self.residual**2))
+        """chi^2 per used pixel: the mean square of `whitened`."""
+        return float(np.nanmean(self.whitened**2))
 
 
 def _distribution(prior: Any, dtype: tf.DType) -> Any:

@@ -27,6 +27,10 @@ SMALLEST, LARGEST = 1e-18, 1e18
 PSF_SUM_TOLERANCE = 1e-3
 PSF_NEGATIVE_TOLERANCE = 0.01
 
+# Less noise than this in any wave, relative to the mean of all, and rounding in float32 would be mistaken for signal.
+LEAST_POWER = 1e-4
+CORRELATION_TOLERANCE = 1e-6
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Observation:
@@ -48,13 +52,19 @@ class Observation:
         wcs: celestial coordinates of the image; no fit needs them.
         name: of the lens, for titles and file names.
         metadata: header keywords (OBJECT, FILTER, THETA_E ...), for reference only: no fit reads them.
-        origin: for each of `image, noise, psf, mask, pixel_scale`, where it came from; error messages quote it.
+        origin: for each of `image, noise, psf, mask, pixel_scale, noise_correlation`, where it came from; error
+            messages quote it.
+        noise_correlation: `[ky, kx]`, both odd: how the noise of one pixel, in units of `noise`, is correlated with
+            that of its neighbours, as after drizzling. The middle is 1, what lies beyond is 0. None, or a single pixel,
+            is white noise. `tflens.sky_noise` measures it.
 
     Raises:
         ObservationError: an array is not numeric, not two-dimensional, empty or of another shape than the image; the
             mask is not boolean or uses no pixel; in a used pixel, the image is not finite, the noise not positive and
             finite, or either outside float32 once squared; the image is blank (constant); the PSF is even, not finite,
-            larger than the image, or does not have a positive sum; the pixel scale is not positive and finite.
+            larger than the image, or does not have a positive sum; the pixel scale is not positive and finite; the
+            noise correlation is even, larger than the image, not 1 in the middle, not the same at (y, x) and (-y, -x),
+            or not that of any noise: its power spectrum falls below 1e-4 somewhere.
 
     Example:
         >>> rng = np.random.default_rng(1)
@@ -72,9 +82,11 @@ class Observation:
     name: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
+    noise_correlation: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        origin = {role: f"Observation.{role}" for role in ("image", "noise", "psf", "mask", "pixel_scale")}
+        roles = "image", "noise", "psf", "mask", "pixel_scale", "noise_correlation"
+        origin = {role: f"Observation.{role}" for role in roles}
         origin |= dict(self.origin)
 
         image = _numbers(self.image, "image", origin["image"])
@@ -97,6 +109,7 @@ class Observation:
             "pixel_scale": _checked_scale(self.pixel_scale, origin["pixel_scale"]),
             "metadata": dict(self.metadata),
             "origin": origin,
+            "noise_correlation": _checked_correlation(self.noise_correlation, origin["noise_correlation"], image),
         }
         for name, value in checked.items():
             if isinstance(value, np.ndarray):
@@ -113,8 +126,10 @@ class Observation:
         psf: str | int = "PSF",
         mask: str | int | None = "MASK",
         pixel_scale: float | None = None,
+        noise_correlation: str | int | None = "CORR",
     ) -> "Observation":
-        """Read one FITS file with an extension each for image, noise, PSF and (if there is one) mask.
+        """Read one FITS file with an extension each for image, noise, PSF and (if there are any) mask and correlation
+        of the noise.
 
         **In the file, a mask value other than zero means BAD**, as in data-quality planes; in the `Observation`, True
         means used. A mask of the other habit (1 = used, as in lenstronomy) must be inverted before.
@@ -125,6 +140,8 @@ class Observation:
                 the primary HDU is taken; without an extension MASK, or with `mask=None`, every pixel is used.
             pixel_scale: arcsec. None takes the keyword PIXSCALE of the image's or the primary header, or else the
                 celestial WCS, whose pixels must then be square within 1 %.
+            noise_correlation: extension, by name or number. Without an extension CORR, or with
+                `noise_correlation=None`, the noise is white.
 
         Raises:
             ObservationError: the file is missing, damaged or not FITS; an extension is missing, ambiguous or not an
@@ -144,20 +161,21 @@ class Observation:
             True
         """
         path = Path(path)
-        wanted = {"image": image, "noise": noise, "psf": psf, "mask": mask}
+        wanted = {"image": image, "noise": noise, "psf": psf, "mask": mask, "noise_correlation": noise_correlation}
+        optional = {"mask": "MASK", "noise_correlation": "CORR"}
         found = {}
         with fits_io.open_fits(path) as hdus:
             for role, extension in wanted.items():
-                if role == "mask" and extension is None:
+                if role in optional and extension is None:
                     continue
                 index = fits_io.find_extension(hdus, path, extension)
                 if index is None and role == "image" and extension == "SCI" and hdus[0].header["NAXIS"] > 0:
                     index = 0
-                if index is None and role == "mask" and extension == "MASK":
+                if index is None and extension == optional.get(role, ""):
                     continue
                 if index is None:
                     raise ObservationError(
-                        f"{path}: the extension {extension} for the {role} is missing. The file has "
+                        f"{path}: the extension {extension} for the {role.replace('_', ' ')} is missing. The file has "
                         f"{fits_io.describe(hdus)}. Give its right name or number as the argument {role}."
                     )
                 found[role] = fits_io.read_image(hdus, path, index)
@@ -172,27 +190,15 @@ class Observation:
         psf: str | PathLike[str],
         mask: str | PathLike[str] | None = None,
         pixel_scale: float | None = None,
+        noise_correlation: str | PathLike[str] | None = None,
     ) -> "Observation":
-        """Read image, noise, PSF and mask from separate FITS files.
+        """Read image, noise, PSF, mask and correlation of the noise from separate FITS files.
 
         Each is a path, or `path[EXT]` with the name or number of an extension; a plain path must hold one image only.
         The mask (non-zero = BAD), the pixel scale and the errors are those of `from_fits`.
         """
-        files = {"image": image, "noise": noise, "psf": psf, "mask": mask}
-        found = {}
-        for role, file in files.items():
-            if file is None:
-                continue
-            path, extension = _split(file)
-            with fits_io.open_fits(path) as hdus:
-                index = fits_io.find_extension(hdus, path, extension)
-                if index is None:
-                    lack = "an image" if extension is None else f"the extension {extension}"
-                    raise ObservationError(
-                        f"{path}: the file for the {role} lacks {lack}. It has {fits_io.describe(hdus)}. "
-                        f"Choose one by name or number, as in '{path}[1]'."
-                    )
-                found[role] = fits_io.read_image(hdus, path, index)
+        files = {"image": image, "noise": noise, "psf": psf, "mask": mask, "noise_correlation": noise_correlation}
+        found = {role: _read_file(role, file) for role, file in files.items() if file is not None}
         return cls._from_images(found, pixel_scale)
 
     @cached_property
@@ -220,8 +226,36 @@ class Observation:
             )
         return new
 
+    def with_noise(self, correlation: np.ndarray | None = None, scale: float = 1.0) -> "Observation":
+        """The same observation with other knowledge of its noise.
+
+        Args:
+            correlation: as the constructor's `noise_correlation`; None for white noise.
+            scale: that the noise map is multiplied by.
+
+        Raises:
+            ObservationError: as the constructor; or the scale is not positive and finite.
+
+        Example:
+            >>> image = np.random.default_rng(1).normal(size=(20, 30))
+            >>> white = Observation(image, np.ones((20, 30)), np.ones((1, 1)), pixel_scale=0.05)
+            >>> other = white.with_noise([[0.3, 1.0, 0.3]], scale=0.5)
+            >>> float(other.noise[0, 0]), other.noise_correlation
+            (0.5, array([[0.3, 1. , 0.3]]))
+        """
+        if not (np.isfinite(scale) and scale > 0):
+            raise ObservationError(
+                f"with_noise(scale): the noise map must be multiplied by a positive number, but it is {scale!r}. "
+                "Give the right scale."
+            )
+        no_data = ~self.mask & (self.image == NO_DATA_IMAGE) & (self.noise == NO_DATA_NOISE)
+        noise = np.where(no_data, NO_DATA_NOISE, scale * self.noise)
+        origin = {**self.origin, "noise_correlation": "with_noise(correlation)"}
+        return replace(self, noise=noise, noise_correlation=correlation, origin=origin)
+
     def to_fits(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write SCI, ERR, PSF and MASK (1 = bad), with PIXSCALE, metadata and WCS, as `from_fits` reads them.
+        """Write SCI, ERR, PSF, MASK (1 = bad) and, if the noise is correlated, CORR, with PIXSCALE, metadata and WCS,
+        as `from_fits` reads them.
 
         Arrays and pixel scale come back bit for bit, the WCS to the digits that astropy writes. The file appears
         whole or not at all.
@@ -241,13 +275,16 @@ class Observation:
             ]
         )
         hdus["MASK"].header["COMMENT"] = "0 = used, 1 = bad"
+        if self.noise_correlation is not None:
+            hdus.append(fits.ImageHDU(fits_io.smallest_exact(self.noise_correlation), name="CORR"))
         fits_io.write_fits(hdus, path, overwrite=overwrite)
 
     def __repr__(self) -> str:
-        (ny, nx), (ky, kx) = self.image.shape, self.psf.shape
+        correlation = self.noise_correlation
         return (
-            f"Observation({self.name!r}: {ny} x {nx} pixels of {self.pixel_scale:g} arcsec, "
-            f"{np.count_nonzero(self.mask)} used, PSF {ky} x {kx})"
+            f"Observation({self.name!r}: {_size(self.image)} pixels of {self.pixel_scale:g} arcsec, "
+            f"{np.count_nonzero(self.mask)} used, PSF {_size(self.psf)}"
+            f"{'' if correlation is None else f', noise correlated over {_size(correlation)}'})"
         )
 
     @classmethod
@@ -270,6 +307,7 @@ class Observation:
             name=str(metadata.get("OBJECT", "")).strip() or re.sub(r"\.(fits?|fts)(\.gz|\.fz)?$", "", image.path.name),
             metadata=metadata,
             origin=origin,
+            noise_correlation=found["noise_correlation"].data if "noise_correlation" in found else None,
         )
 
     def _primary_header(self, path: Path) -> fits.Header:
@@ -295,6 +333,20 @@ class Observation:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # wcslib's remarks on the standard form it writes
             return self.wcs.to_header(relax=True)
+
+
+def _read_file(role: str, file: str | PathLike[str]) -> fits_io.FitsImage:
+    """The image in `path` or `path[EXT]`."""
+    path, extension = _split(file)
+    with fits_io.open_fits(path) as hdus:
+        index = fits_io.find_extension(hdus, path, extension)
+        if index is None:
+            lack = "an image" if extension is None else f"the extension {extension}"
+            raise ObservationError(
+                f"{path}: the file for the {role.replace('_', ' ')} lacks {lack}. It has {fits_io.describe(hdus)}. "
+                f"Choose one by name or number, as in '{path}[1]'."
+            )
+        return fits_io.read_image(hdus, path, index)
 
 
 def _split(file: str | PathLike[str]) -> tuple[Path, str | None]:
@@ -435,6 +487,58 @@ def _warn_of_odd_psf(psf: np.ndarray, where: str) -> None:
             "probably over-subtracted.",
             stacklevel=5,
         )
+
+
+def _checked_correlation(correlation: np.ndarray | None, where: str, image: np.ndarray) -> np.ndarray | None:
+    if correlation is None:
+        return None
+    kernel = _numbers(correlation, "noise correlation", where)
+    middle = tuple(n // 2 for n in kernel.shape)
+
+    def refuse(rule: str, found: str, remedy: str) -> None:
+        raise ObservationError(f"{where}: the noise correlation must {rule}, but {found}. {remedy}")
+
+    if any(n % 2 == 0 for n in kernel.shape):
+        rule = "have an odd number of pixels along both axes, so that it has a middle pixel"
+        refuse(rule, f"it is {_size(kernel)}", "Give the correlation of a pixel with those on both sides of it.")
+    if any(k > n for k, n in zip(kernel.shape, image.shape, strict=True)):
+        found = f"it is {_size(kernel)} pixels and the image is {_size(image)}"
+        refuse("not be larger than the image", found, "Cut it symmetrically about its middle.")
+    if not np.isfinite(kernel).all():
+        wrong = ~np.isfinite(kernel)
+        refuse("be finite", f"{_pixels(wrong)} has {kernel[wrong][0]:g}", "Repair it.")
+    if abs(kernel[middle] - 1) > CORRELATION_TOLERANCE:
+        found = f"it is {kernel[middle]:g}"
+        refuse(
+            "be 1 in the middle", found, "Divide a covariance by its middle, and give the root of that as the noise."
+        )
+    turned = np.abs(kernel - kernel[::-1, ::-1])
+    if turned.max() > CORRELATION_TOLERANCE:
+        found = f"{_pixels(turned > CORRELATION_TOLERANCE)} differs from its opposite by {turned.max():g} at most"
+        refuse("be the same at (y, x) and (-y, -x) from its middle", found, "Give the mean of the two.")
+    power = power_spectrum(kernel).min()
+    if power < LEAST_POWER:
+        refuse(
+            f"have a power spectrum of at least {LEAST_POWER:g} everywhere",
+            f"it falls to {power:.3g}",
+            "No noise has a negative one; where it only vanishes, add 0.001 to the middle and divide by the new one.",
+        )
+    return None if kernel.size == 1 else kernel
+
+
+def power_spectrum(correlation: np.ndarray) -> np.ndarray:
+    """Power of noise with this correlation, relative to its mean, finely sampled over all waves `[n, n]`.
+
+    Example:
+        >>> power = power_spectrum(np.array([[0.25, 1.0, 0.25]]))
+        >>> float(power.min()), float(power.max())
+        (0.5, 1.5)
+    """
+    n = 2 ** int(np.ceil(np.log2(max(64, 8 * max(correlation.shape)))))
+    power = np.fft.fft2(correlation, (n, n))
+    waves = np.exp(2j * np.pi * np.fft.fftfreq(n))
+    ky, kx = (size // 2 for size in correlation.shape)
+    return np.real(power * waves[:, None] ** ky * waves**kx)
 
 
 def _checked_scale(scale: Any, where: str) -> float:

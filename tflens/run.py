@@ -11,13 +11,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tflens import __version__
 from tflens.config import RunConfig
 from tflens.errors import ParameterError
 from tflens.output import EVENTS, prepare_folder, write_results
 
 if TYPE_CHECKING:
-    from tflens.inference.pipeline import Fit
+    from tflens.inference.pipeline import Fit, Fitter
     from tflens.inference.progress import Monitor, Status
     from tflens.model import LensModel
     from tflens.monitoring import TensorBoardMonitor
@@ -50,14 +52,20 @@ def prepare(config: RunConfig, folder: str | Path, *, overwrite: bool = False, n
     """
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        observation = config.input.read()
-    for warning in heard:
-        note(str(warning.message))
-    return Job(replace(config, input=config.input.with_digests()), observation, prepare_folder(folder, overwrite))
+        given, measured = config.input.measured()
+        observation = given.read()
+    for message in [*(str(warning.message) for warning in heard), *([measured] if measured else [])]:
+        note(message)
+    return Job(replace(config, input=given.with_digests()), observation, prepare_folder(folder, overwrite))
 
 
 def execute(
-    job: Job, *, tensorboard: bool = True, monitor: "Monitor | None" = None, note: Note = warnings.warn
+    job: Job,
+    *,
+    tensorboard: bool = True,
+    monitor: "Monitor | None" = None,
+    note: Note = warnings.warn,
+    fitter: "Fitter | None" = None,
 ) -> "Fit":
     """Fits, and writes the results.
 
@@ -66,23 +74,19 @@ def execute(
         tensorboard: whether to write events for TensorBoard to `folder/tensorboard` on the way.
         monitor: told of the progress.
         note: told of what is odd but no error.
+        fitter: from `make_fitter` for a job with the same model and settings, one that shares; None makes one.
 
     Raises:
         ParameterError: a setting breaks its rule; a configuration that was read from a file can no longer be repeated,
             since the model or its galaxies have changed; or a file cannot be written.
         SavedModelError: the galaxy model cannot be loaded.
     """
-    from tflens.inference.pipeline import FitSettings, fit
     from tflens.inference.progress import unwatched
 
-    try:
-        settings = FitSettings(**job.config.settings)
-    except TypeError as error:
-        raise ParameterError(f"settings: {error}") from None
-    model = build_model(job.observation, job.config)
-    here = {"model": describe_model(model), **provenance()}
+    fitter = fitter or make_fitter(job.observation, job.config)
+    here = {"model": describe_model(fitter.model), **provenance()}
     _check_repeats(job.config.recorded, here, note)
-    config = replace(job.config, settings=asdict(settings), recorded=here)
+    config = replace(job.config, settings=asdict(fitter.settings), recorded=here)
     with _events(job.folder / EVENTS if tensorboard else None) as events:
         told = [each for each in (monitor, events) if each is not None]
 
@@ -92,20 +96,41 @@ def execute(
 
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            result = fit(job.observation, model, settings, tell if told else unwatched)
+            result = fitter.fit(job.observation, tell if told else unwatched)
         for warning in heard:
             if warning.category is UserWarning:
                 note(str(warning.message))
             else:  # not ours to put into words, nor to keep back
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        if config.shared is not None:
+            config = replace(config, shared={**config.shared, "refine": _in_rows(result.refine)})
         write_results(result, config.as_dict(), job.folder)
         if events is not None:
             events.add_results(result)
     return result
 
 
+def make_fitter(observation: "Observation", config: RunConfig) -> "Fitter":
+    """What fits the observation of a run, and, if its configuration says `shared`, others like it.
+
+    Raises:
+        ParameterError: a setting, the file's model or the recorded sampling breaks a rule.
+    """
+    from tflens.inference.pipeline import FitSettings, Fitter
+
+    try:
+        settings = FitSettings(**config.settings)
+    except TypeError as error:
+        raise ParameterError(f"settings: {error}") from None
+    model = build_model(observation, config)
+    if config.shared is None:
+        return Fitter(model, settings)
+    return Fitter(model, settings, crop=False, refine=_of_rows(config.shared.get("refine"), observation))
+
+
 def build_model(observation: "Observation", config: RunConfig) -> "LensModel":
-    """The lens model of a run: that of a file, or the default one, with its source, around the lens in the image.
+    """The lens model of a run: that of a file, or the default one, with its source, around the lens in the image or
+    around the centre that the configuration names.
 
     Raises:
         ParameterError: the file's model breaks a rule.
@@ -118,7 +143,8 @@ def build_model(observation: "Observation", config: RunConfig) -> "LensModel":
         from tflens.model_file import model_of
 
         return model_of(config.tables)
-    return default_model(find_center(observation), Sersic() if config.source == "sersic" else None)
+    center = (config.shared or {}).get("center") or find_center(observation)
+    return default_model(tuple(center), Sersic() if config.source == "sersic" else None)
 
 
 def describe_model(model: "LensModel") -> dict[str, Any]:
@@ -198,6 +224,26 @@ def _events(folder: Path | None) -> "AbstractContextManager[TensorBoardMonitor |
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()  # TensorBoard would draw both runs as one
     return TensorBoardMonitor(folder)
+
+
+def _in_rows(refine: "np.ndarray | None") -> list[str] | None:
+    """A map of whole numbers `[ny, nx]`, a line for each row, for the eye."""
+    return None if refine is None else [" ".join(str(n) for n in row) for row in refine]
+
+
+def _of_rows(rows: list[str] | None, observation: "Observation") -> "np.ndarray | None":
+    if rows is None:
+        return None
+    try:
+        refine = np.array([row.split() for row in rows], int)
+    except (AttributeError, ValueError):
+        refine = np.zeros(0, int)
+    if refine.shape != observation.image.shape or (refine < 1).any():
+        raise ParameterError(
+            f"shared.refine must have a row of whole numbers from 1 for each row of the image, "
+            f"{observation.image.shape[0]} rows of {observation.image.shape[1]}; take it as it was written"
+        )
+    return refine
 
 
 def _check_repeats(recorded: dict[str, Any], here: dict[str, Any], note: Note) -> None:

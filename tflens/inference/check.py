@@ -102,8 +102,8 @@ def check(fit: "Fit") -> list[Finding]:
         ),
         starts_agree(fit.optimum.u, fit.optimum.log_prob, u, log_prob, names),
         not_finite(u, fit.optimum.log_prob, fit.optimum.bad_gradients, gradients),
-        *goodness(best.residual, arcs, used, parameters),
-        *whiteness(best.residual, arcs, used & ~arcs & faint),
+        *goodness(best.whitened, arcs, used, parameters),
+        *whiteness(best.whitened, arcs, used & ~arcs & faint, fit.observation.noise_correlation is not None),
         prior_edge(u[..., : len(names)], names),
     ]
     if fit.model.latent_dim:
@@ -378,7 +378,7 @@ def goodness(residual: np.ndarray, arcs: np.ndarray, used: np.ndarray, parameter
     so the upper limit is the 99.9 % quantile of the former, the lower one the 0.1 % quantile of the latter.
 
     Args:
-        residual: (data - model) / noise, `[ny, nx]`.
+        residual: (data - model) / noise, whitened if the noise is correlated, `[ny, nx]`.
         arcs, used: pixels, `[ny, nx]`, True = counts.
         parameters: how many were fitted, amplitudes included.
 
@@ -403,8 +403,11 @@ def goodness(residual: np.ndarray, arcs: np.ndarray, used: np.ndarray, parameter
     else:
         in_arcs = _goodness_in_arcs(float(np.mean(residual[arcs] ** 2)), number)
     if chi2 < low:
-        words = f"{text}, below {low:.2f}: the noise map is too large or the noise correlated; check the noise map, "
-        return [in_arcs, Finding("chi2", "warning", chi2, low, words + "intervals follow it")]
+        words = (
+            f"{text}, below {low:.2f}: the noise map says more than there is, as those of drizzled images often do, "
+        )
+        words += "and intervals follow it; take --noise-scale auto with --noise-correlation auto"
+        return [in_arcs, Finding("chi2", "warning", chi2, low, words)]
     if not chi2 <= high:
         words = f"{text}, above {high:.2f}: some light is not explained, or the noise map too small; look where the "
         return [
@@ -458,19 +461,22 @@ def autocorrelation(residual: np.ndarray, mask: np.ndarray, lag: int) -> tuple[f
     return float(total / pairs / (power / mask.sum())), pairs
 
 
-def whiteness(residual: np.ndarray, arcs: np.ndarray, sky: np.ndarray | None = None) -> list[Finding]:
+def whiteness(
+    residual: np.ndarray, arcs: np.ndarray, sky: np.ndarray | None = None, whitened: bool = False
+) -> list[Finding]:
     """Whether what is left in the arcs is white: correlation at lags of one and two pixels, as a z-score.
 
     A wrong lens or source leaves patches, which are correlated long before chi^2 shows them. The larger of the two
     z-scores counts, its limit is passed by white noise once in a thousand; a fit, following the noise, makes
     correlations negative rather than positive, so fewer fits pass it. If the noise is itself correlated, as in
-    drizzled images, arcs are compared with the sky of the same image; not so if chi^2 tells that there is more than
-    noise in the sky.
+    drizzled images, and the likelihood does not know it, arcs are compared with the sky of the same image; not so if
+    chi^2 tells that there is more than noise in the sky.
 
     Args:
-        residual: (data - model) / noise, `[ny, nx]`.
+        residual: (data - model) / noise, whitened if the likelihood takes the noise for correlated, `[ny, nx]`.
         arcs: pixels of the arcs, `[ny, nx]`.
         sky: pixels without any light, `[ny, nx]`; if None, the noise is taken to be white.
+        whitened: whether the residual was whitened; for the words alone, its null is the same.
 
     Returns:
         Findings `whiteness`, and `noise` if there is enough sky with nothing but noise in it.
@@ -511,12 +517,20 @@ def whiteness(residual: np.ndarray, arcs: np.ndarray, sky: np.ndarray | None = N
         findings = [Finding("whiteness", "warning", score, limit, words)]
     if correlated:
         noise = ", ".join(f"{found:.2f}" for found, _ in in_sky)
-        words = f"the noise of the image is correlated ({noise} for pixels one and two apart, in the sky), as after "
-        words += "drizzling, and the fit takes it for white: intervals are too narrow"
+        sky_noise = f"({noise} for pixels one and two apart, in the sky)"
+        if whitened:
+            words = (
+                f"the noise of the image is more correlated than the fit takes it to be {sky_noise}: intervals are too "
+            )
+            words += "narrow; take --noise-correlation auto, or a kernel from a larger image of the same kind"
+        else:
+            words = f"the noise of the image is correlated {sky_noise}, as after drizzling, and the fit takes it for white: "
+            words += "intervals are too narrow; take --noise-correlation auto"
         findings.append(Finding("noise", "warning", max(found for found, _ in in_sky), CORRELATION_SMALL, words))
     elif witness:
         value = max(found for found, _ in in_sky)
-        findings.append(Finding("noise", "ok", value, CORRELATION_SMALL, "the noise of the image is white"))
+        words = "the noise of the image is " + ("correlated as the fit takes it to be" if whitened else "white")
+        findings.append(Finding("noise", "ok", value, CORRELATION_SMALL, words))
     return findings
 
 

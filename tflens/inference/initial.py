@@ -101,7 +101,7 @@ def arc_profile(
         Radii, arcsec, and weights that sum to one.
     """
     radius = _radius(observation, center)
-    significant = smooth_noise(excess) > _OUTLIER
+    significant = smooth_noise(excess, observation.noise_correlation) > _OUTLIER
     step = observation.grid.pixel_scale
     inner, outer = 3 * step, min(observation.grid.shape) * step / 2
     edges = np.arange(inner, max(outer, inner + 4 * step), 2 * step)
@@ -159,7 +159,8 @@ def _fit_light(
         tolerance = np.hypot(observation.noise, _LIGHT_ERROR * np.maximum(light, 0))
         excess = np.where(observation.mask, (observation.image - light) / tolerance, 0.0)
         # The core stays in, or the profile would lose what it is anchored to.
-        mask = observation.mask & (core | ~ndimage.binary_dilation(smooth_noise(excess) > _OUTLIER))
+        outliers = smooth_noise(excess, observation.noise_correlation) > _OUTLIER
+        mask = observation.mask & (core | ~ndimage.binary_dilation(outliers))
     values = {name: float(value[0]) for name, value in model.physical(u).items()}
     return values, excess
 
@@ -169,15 +170,25 @@ def _descend(target: LensTarget, state: LMState) -> LMState:
     return tf.while_loop(lambda i, _: i < _STEPS, body, (tf.constant(0), state))[1]
 
 
-def smooth_noise(excess: np.ndarray) -> np.ndarray:
-    """Smooths a map `[ny, nx]` of unit white noise over about two pixels, keeping its noise at unity."""
-    return ndimage.gaussian_filter(excess, 1.0) * 2 * np.sqrt(np.pi)
+def smooth_noise(excess: np.ndarray, correlation: np.ndarray | None = None) -> np.ndarray:
+    """Smooths a map `[ny, nx]` of unit noise over about two pixels, keeping its noise at unity.
+
+    Args:
+        excess: the map.
+        correlation: of its noise, `[ky, kx]`, see `Observation`; None for white noise.
+    """
+    smooth = ndimage.gaussian_filter(excess, 1.0) * 2 * np.sqrt(np.pi)
+    if correlation is None:
+        return smooth
+    ky, kx = correlation.shape
+    y, x = np.arange(ky)[:, None] - ky // 2, np.arange(kx) - kx // 2
+    return smooth / np.sqrt(np.sum(correlation * np.exp(-(x**2 + y**2) / 4)))
 
 
 def _fit_mask(observation: Observation, center: tuple[float, float], arc: float, excess: np.ndarray) -> np.ndarray:
     radius = _radius(observation, center)
     disc = radius < 1.7 * arc + 0.4
-    smooth = smooth_noise(excess)
+    smooth = smooth_noise(excess, observation.noise_correlation)
     # Rising thresholds part a bright neighbour from arcs that its wings touch.
     for threshold in (4.0, 8.0, 16.0, 32.0):
         labels, count = ndimage.label(smooth > threshold)

@@ -137,7 +137,7 @@ class Fit:
         latent_norm = float(np.mean(np.sum(latents**2, -1)) / latents.shape[-1]) if latents.size else None
         return {
             "chi2": self.best.chi2,
-            "chi2_arcs": float(np.mean(self.best.residual[self.arcs] ** 2)) if self.arcs.any() else None,
+            "chi2_arcs": float(np.mean(self.best.whitened[self.arcs] ** 2)) if self.arcs.any() else None,
             "arc_pixels": int(self.arcs.sum()),
             "used_pixels": int(self.mask.sum()),
             "starts_agreeing": int(np.sum(self.optimum.log_prob > self.optimum.log_prob[0] - 2.0)),
@@ -333,7 +333,8 @@ def arc_mask(target: LensTarget, best: Evaluation) -> np.ndarray:
     """Pixels of the arcs, `[ny, nx]`: where the model puts lensed light above the noise, **or** the data have
     significant light that the model's lens light does not explain. So a fit cannot hide arcs by ignoring them."""
     excess = np.where(target.mask, (target.image - best.lens_light) / target.noise, 0.0)
-    return target.mask & ((best.lensed_source > target.noise) | (smooth_noise(excess) > 3.0))
+    significant = smooth_noise(excess, target.observation.noise_correlation) > 3.0
+    return target.mask & ((best.lensed_source > target.noise) | significant)
 
 
 def find_neighbours(target: LensTarget, u: np.ndarray) -> np.ndarray:
@@ -348,7 +349,8 @@ def find_neighbours(target: LensTarget, u: np.ndarray) -> np.ndarray:
         return np.zeros(target.mask.shape, bool)
     x, y = target.grid.coordinates()
     radius = np.hypot(x - values["lens.center_x"], y - values["lens.center_y"])
-    labels, count = ndimage.label(smooth_noise(np.nan_to_num(best.residual)) > 5.0)
+    smooth = smooth_noise(np.nan_to_num(best.residual), target.observation.noise_correlation)
+    labels, count = ndimage.label(smooth > 5.0)
     found = np.zeros(target.mask.shape, bool)
     for label in range(1, count + 1):
         blob = labels == label
