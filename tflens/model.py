@@ -1,5 +1,6 @@
 """The lens model: components and priors, from base-space values u ~ N(0, I) to the log posterior of an observation."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -77,8 +78,8 @@ class LensModel:
     Args:
         lens: mass profiles; by default an elliptical power law with external shear.
         lens_light: light profiles of the lens; by default two Sersic profiles.
-        source: light profile behind it, e.g. `tflens.galaxies.NeuralSource()` or `tflens.light.Sersic()`; None for a
-            galaxy that lenses nothing.
+        source: light profile behind it, e.g. `tflens.galaxies.NeuralSource()` or `tflens.light.Sersic()`; several, in
+            a list, for several sources in one plane; None for a galaxy that lenses nothing.
         priors: replacements of default priors, by name; joint parameters are named together (`"lens.e1,e2"`). A TFP
             distribution or a factory of one is a prior; a number (several, for joint parameters) fixes the parameter;
             the name of another parameter ties it to that one.
@@ -104,7 +105,7 @@ class LensModel:
         self,
         lens: Sequence[MassProfile] | None = None,
         lens_light: Sequence[LightProfile] | None = None,
-        source: LightProfile | None = None,
+        source: LightProfile | Sequence[LightProfile] | None = None,
         *,
         priors: Mapping[str, Any] | None = None,
         sky: bool = True,
@@ -112,7 +113,7 @@ class LensModel:
     ) -> None:
         self.lens = tuple(lens) if lens is not None else (EPL(), Shear())
         self.lens_light = tuple(lens_light) if lens_light is not None else (Sersic(), Sersic())
-        self.source = source
+        self.sources = (source,) if isinstance(source, LightProfile) else tuple(source or ())
         for light in self.lens_light:
             if isinstance(light, Pixelated):
                 raise ParameterError(
@@ -125,8 +126,14 @@ class LensModel:
         self.fixed: dict[str, float] = {}
         self.tied: dict[str, str] = {}
         self.entries = self._entries(dict(self.priors))
-        self.latent_dim: int = getattr(self.source, "latent_dim", 0)
+        self.of_images = tuple(i for i, source in enumerate(self.sources) if isinstance(source, Pixelated))
+        self.latent_dims = tuple(getattr(source, "latent_dim", 0) for source in self.sources)
         self.physical_dim = sum(len(entry.names) for entry in self.entries)
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latents, of all sources together."""
+        return sum(self.latent_dims)
 
     @property
     def dim(self) -> int:
@@ -146,8 +153,14 @@ class LensModel:
     @property
     def amplitude_names(self) -> tuple[str, ...]:
         """Names of the linear amplitudes, in the order of `LensTarget.design`."""
-        labels = [label for label, _ in self._lens_light_labels() + self._source_labels()]
+        labels = [label for label, _ in self._lens_light_labels() + self.labelled_sources()]
         return tuple(f"{label}.amp" for label in [*labels, *(["sky"] if self.sky else [])])
+
+    @property
+    def source_amplitudes(self) -> tuple[int, ...]:
+        """Places of the sources' amplitudes in `amplitude_names`."""
+        first = len(self.lens_light)
+        return tuple(range(first, first + len(self.sources)))
 
     @property
     def positive(self) -> tuple[bool, ...]:
@@ -196,8 +209,17 @@ class LensModel:
         return u
 
     def latents(self, u: tf.Tensor) -> tf.Tensor:
-        """The part of u that the source's network takes, `[...batch, latent_dim]`."""
+        """The part of u that the sources' networks take, `[...batch, latent_dim]`."""
         return u[..., self.physical_dim :]
+
+    def latents_of(self, source: int, u: tf.Tensor) -> tf.Tensor:
+        """The part of u that the network of one source takes."""
+        first = self.physical_dim + sum(self.latent_dims[:source])
+        return u[..., first : first + self.latent_dims[source]]
+
+    def source_images(self, u: tf.Tensor) -> list[tf.Tensor]:
+        """Pixels `[...batch, ny, nx]` of those sources that have any, from u `[...batch, dim]`."""
+        return [self.sources[source].image(self.latents_of(source, u)) for source in self.of_images]
 
     def total_mass(self, values: Mapping[str, tf.Tensor | float]) -> Total:
         """Deflection, potential and convergence of the whole lens as functions of position.
@@ -214,12 +236,13 @@ class LensModel:
         """
         return total(self.lens, _inputs(self._lens_labels(), self.complete(values)))
 
-    def layer_inputs(self, values: Mapping[str, tf.Tensor], image: tf.Tensor | None) -> dict[str, list[Values]]:
-        """Arranges physical parameters, and the source's image, as `LensLayer` takes them."""
-
-        source = _inputs(self._source_labels(), values)
-        if image is not None:
-            source[0]["image"] = image
+    def layer_inputs(
+        self, values: Mapping[str, tf.Tensor], images: Sequence[tf.Tensor] = ()
+    ) -> dict[str, list[Values]]:
+        """Arranges physical parameters, and the images of those sources that take one, as `LensLayer` takes them."""
+        source = _inputs(self.labelled_sources(), values)
+        for number, image in zip(self.of_images, images, strict=True):
+            source[number]["image"] = image
         mass, lens_light = (_inputs(labels, values) for labels in (self._lens_labels(), self._lens_light_labels()))
         return {"mass": mass, "lens_light": lens_light, "source": source}
 
@@ -229,16 +252,18 @@ class LensModel:
     def _lens_light_labels(self) -> list[tuple[str, LightProfile]]:
         return _labelled([("light", p) for p in self.lens_light])
 
-    def _source_labels(self) -> list[tuple[str, LightProfile]]:
-        return [] if self.source is None else [("source", self.source)]
+    def labelled_sources(self) -> list[tuple[str, LightProfile]]:
+        """The sources with the labels of their parameters: "source", or "source1", "source2" if there are several."""
+        return _labelled([("source", p) for p in self.sources])
 
     def _entries(self, priors: dict[str, Any]) -> list[Entry]:
         entries: list[Entry] = []
         start = 0
-        for label, component in self._lens_labels() + self._lens_light_labels() + self._source_labels():
+        for label, component in self._lens_labels() + self._lens_light_labels() + self.labelled_sources():
             for parameter in component.parameters:
                 name = f"{label}.{','.join(parameter.names)}"
-                prior = priors.pop(name, _DEFAULTS_BY_ROLE.get(name, parameter.prior))
+                role = re.sub(r"^source\d+\.", "source.", name)
+                prior = priors.pop(name, _DEFAULTS_BY_ROLE.get(role, parameter.prior))
                 full_names = [f"{label}.{each}" for each in parameter.names]
                 if isinstance(prior, str):
                     self.tied |= zip(full_names, _names_of(prior, name, len(full_names)), strict=True)
@@ -281,6 +306,9 @@ class LensTarget:
         supersampling: samples along each side of a pixel, at the nodes of a Gauss-Legendre rule.
         refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refined` makes one.
 
+    Raises:
+        ParameterError: a source takes an image and has none of its own.
+
     Example:
         >>> rng = np.random.default_rng(0)
         >>> psf = np.ones((1, 1))
@@ -298,6 +326,12 @@ class LensTarget:
         supersampling: int = 1,
         refine: np.ndarray | None = None,
     ) -> None:
+        for number in model.of_images:
+            if not model.latent_dims[number]:
+                raise ParameterError(
+                    f"LensTarget: the source {model.sources[number]!r} has no image of its own; give the model a "
+                    "source that makes one, such as RegularizedPixels or NeuralSource"
+                )
         self.model = model
         self.frame = frame if frame is not None else (slice(None), slice(None))
         self.grid = observation.grid.cutout(*self.frame)
@@ -305,7 +339,7 @@ class LensTarget:
             self.grid,
             mass=model.lens,
             lens_light=model.lens_light,
-            source=[] if model.source is None else [model.source],
+            source=model.sources,
             psf=observation.psf,
             supersampling=supersampling,
             quadrature="gauss-legendre",
@@ -416,19 +450,15 @@ class LensTarget:
         """Models at points `[n, dim]` with their amplitudes, as the layer takes them, and the noise."""
         points = tf.constant(u, self.model.dtype)
         values, amplitudes = self.model.physical(points), tf.nn.relu(self.linear(points).mean)
-        inputs = self.model.layer_inputs(values, self.source_image(points))
+        inputs = self.model.layer_inputs(values, self.model.source_images(points))
         for i, light in enumerate([*inputs["lens_light"], *inputs["source"]]):
             light["amp"] = amplitudes[:, i]
         # A pixel that is not used has no noise to speak of: it counts through the PSF alone.
         return inputs, np.where(self.mask, self.noise, self.noise[self.mask].max())
 
-    def source_image(self, u: tf.Tensor) -> tf.Tensor | None:
-        """Pixels of the source for base-space values u, or None for a source without a network."""
-        return self.model.source.image(self.model.latents(u)) if self.model.latent_dim else None
-
     def design(self, u: tf.Tensor) -> tf.Tensor:
         """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`."""
-        return self._compiled_design(u[..., : self.model.physical_dim], self._weight, self.source_image(u))
+        return self._compiled_design(u[..., : self.model.physical_dim], self._weight, self.model.source_images(u))
 
     def linearize(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The design at one point and its derivative in every direction of u, by forward-mode differentiation.
@@ -444,18 +474,22 @@ class LensTarget:
         physical = u[: model.physical_dim]
         lanes = tf.repeat(physical[None], model.physical_dim, axis=0)
         directions = tf.eye(model.physical_dim, dtype=u.dtype)
-        if not model.latent_dim:
-            return design, self._compiled_tangents(lanes, directions, self._weight, None)
-        latents = tf.repeat(model.latents(u)[None], model.latent_dim, axis=0)
-        with ForwardAccumulator(latents, tf.eye(model.latent_dim, dtype=u.dtype)) as accumulator:
-            images = model.source.image(latents)
-        still = tf.repeat(images[:1], model.physical_dim, axis=0)
-        tangents = self._compiled_tangents(lanes, directions, self._weight, still)
-        source = self._compiled_source_tangents(physical[None], self._weight, images, accumulator.jvp(images))
-        before = model.amplitude_names.index("source.amp")
-        after = len(model.amplitude_names) - 1 - before
-        source = tf.pad(source[:, None], [[0, 0], [before, after], [0, 0]])
-        return design, tf.concat([tangents, source], 0)
+        images = model.source_images(u[None])
+        still = [tf.repeat(image, model.physical_dim, axis=0) for image in images]
+        tangents = [self._compiled_tangents(lanes, directions, self._weight, still)]
+        for number, source in enumerate(model.of_images):
+            dim = model.latent_dims[source]
+            latents = tf.repeat(model.latents_of(source, u)[None], dim, axis=0)
+            with ForwardAccumulator(latents, tf.eye(dim, dtype=u.dtype)) as accumulator:
+                turned = model.sources[source].image(latents)
+            seen = [*images[:number], turned, *images[number + 1 :]]
+            by_latents = self._compiled_source_tangents(
+                physical[None], self._weight, seen, accumulator.jvp(turned), number
+            )
+            before = model.source_amplitudes[source]
+            after = len(model.amplitude_names) - 1 - before
+            tangents.append(tf.pad(by_latents[:, None], [[0, 0], [before, after], [0, 0]]))
+        return design, tf.concat(tangents, 0)
 
     def linear(self, u: tf.Tensor) -> LinearSolution:
         """Amplitudes in closed form for base-space values u `[batch, dim]`."""
@@ -509,7 +543,10 @@ class LensTarget:
     def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
         `[batch, components]`; their sum is the model image."""
-        return self._unit_images(u[..., : self.model.physical_dim], self.source_image(u)) * amplitudes[..., None, None]
+        return (
+            self._unit_images(u[..., : self.model.physical_dim], self.model.source_images(u))
+            * amplitudes[..., None, None]
+        )
 
     def evaluate(self, u: np.ndarray) -> "Evaluation":
         """Everything there is to see at one point `[dim]`, amplitudes at their conditional mean."""
@@ -517,74 +554,74 @@ class LensTarget:
         amplitudes = self.linear(point).mean
         images = self.component_images(point, amplitudes).numpy()[0]
         residual = np.where(self.mask, (self.image - images.sum(0)) / self.noise, np.nan)
-        behind = [i for i, name in enumerate(self.model.amplitude_names) if name == "source.amp"]
-        lensed = images[behind].sum(0)
+        lensed = images[list(self.model.source_amplitudes)].sum(0)
         return Evaluation(images.sum(0), images.sum(0) - lensed, lensed, residual, amplitudes.numpy()[0])
 
-    def _physical_design(self, physical: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
-        images = self._unit_images(physical, image) * weight
+    def _physical_design(self, physical: tf.Tensor, weight: tf.Tensor, sources: list[tf.Tensor]) -> tf.Tensor:
+        images = self._unit_images(physical, sources) * weight
         return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
 
     def _tempered(self, u: tf.Tensor, power: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         constants = self._weight, self._data, self.prior_scale
         if not self.model.latent_dim:
             return tuple(in_streams(lambda part: self._compiled_posterior(part, power, *constants), [u]))
-        latents = self.model.latents(u)
         with tf.GradientTape() as tape:
-            tape.watch(latents)
-            image = self.model.source.image(latents)
-        value, by_physical, by_image = in_streams(
-            lambda *parts: self._compiled_likelihood(*parts, *constants), [u[:, : self.model.physical_dim], image]
+            tape.watch(u)
+            images = self.model.source_images(u)
+        value, by_physical, *by_images = in_streams(
+            lambda physical, *images: self._compiled_likelihood(physical, images, *constants),
+            [u[:, : self.model.physical_dim], *images],
         )
-        by_latents = tape.gradient(image, latents, output_gradients=by_image)
+        by_latents = self.model.latents(tape.gradient(images, u, output_gradients=by_images))
         return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
 
     def _physical_posterior(
         self, u: tf.Tensor, power: tf.Tensor, weight: tf.Tensor, data: tf.Tensor, prior_scale: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        value, gradient, _ = self._physical_likelihood(u, None, weight, data, prior_scale)
+        value, gradient = self._physical_likelihood(u, (), weight, data, prior_scale)
         return power * value + self.log_prior(u), power * gradient - u
 
     def _physical_likelihood(
         self,
         physical: tf.Tensor,
-        image: tf.Tensor | None,
+        images: Sequence[tf.Tensor],
         weight: tf.Tensor,
         data: tf.Tensor,
         prior_scale: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the source's pixels."""
+    ) -> list[tf.Tensor]:
+        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the sources' pixels."""
 
         def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(arguments)
-                design = self._physical_design(arguments[0], weight, arguments[1] if arguments[1:] else None)
+                design = self._physical_design(arguments[0], weight, arguments[1:])
                 value = marginalize(design, data, prior_scale, self.model.positive).log_likelihood
             return [value, *tape.gradient(value, arguments)]
 
-        arguments = [physical] if image is None else [physical, image]
+        arguments = [physical, *images]
         outputs = [tf.TensorSpec(shape, physical.dtype) for shape in ([], *(a.shape[1:] for a in arguments))]
-        value, *gradients = in_chunks(lanes, arguments, outputs, chunk_size(self.layer.samples))
-        return value, gradients[0], gradients[1] if gradients[1:] else None
+        return in_chunks(lanes, arguments, outputs, chunk_size(self.layer.samples))
 
     def _physical_tangents(
-        self, physical: tf.Tensor, directions: tf.Tensor, weight: tf.Tensor, image: tf.Tensor | None
+        self, physical: tf.Tensor, directions: tf.Tensor, weight: tf.Tensor, images: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         with ForwardAccumulator(physical, directions) as accumulator:
-            design = self._physical_design(physical, weight, image)
+            design = self._physical_design(physical, weight, images)
         return accumulator.jvp(design)
 
     def _source_tangents(
-        self, physical: tf.Tensor, weight: tf.Tensor, images: tf.Tensor, directions: tf.Tensor
+        self, physical: tf.Tensor, weight: tf.Tensor, images: Sequence[tf.Tensor], directions: tf.Tensor, number: int
     ) -> tf.Tensor:
-        """Tangents `[n, pixels]` of the whitened source, seen through one lens, in n directions of its pixels."""
-        with ForwardAccumulator(images, directions) as accumulator:
+        """Tangents `[n, pixels]` of a whitened source, seen through one lens, in n directions of the pixels of image
+        `number`."""
+        with ForwardAccumulator(images[number], directions) as accumulator:
             inputs = self.model.layer_inputs(self.model.physical(physical), images)
-            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[0] * weight
-        return tf.reshape(accumulator.jvp(lensed), [tf.shape(images)[0], self.image.size])
+            # What the other sources are is compiled away.
+            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]] * weight
+        return tf.reshape(accumulator.jvp(lensed), [tf.shape(directions)[0], self.image.size])
 
-    def _unit_images(self, physical: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
-        images = self.layer.images(self.model.layer_inputs(self.model.physical(physical), image))
+    def _unit_images(self, physical: tf.Tensor, sources: Sequence[tf.Tensor]) -> tf.Tensor:
+        images = self.layer.images(self.model.layer_inputs(self.model.physical(physical), sources))
         if self.model.sky:
             images.append(tf.ones_like(images[0]))
         return tf.stack(images, axis=-3)

@@ -40,9 +40,9 @@ _KEYS = ("lens", "lens_light", "source", "sky", "dtype", "priors")
 def read_model(path: str | Path) -> LensModel:
     """The lens model that a TOML file describes.
 
-    Lists `lens` and `lens_light` and the table `source` name profiles, each with its settings; what is left out is as
-    in `LensModel`. In `priors` a parameter has a prior, by the name of its factory (`tflens.parameters.PRIORS`); or a
-    number, which fixes it; or the name of the parameter that it is tied to:
+    Lists `lens` and `lens_light` and the table `source`, or a list of several, name profiles, each with its settings;
+    what is left out is as in `LensModel`. In `priors` a parameter has a prior, by the name of its factory
+    (`tflens.parameters.PRIORS`); or a number, which fixes it; or the name of the parameter that it is tied to:
 
         sky = true
         lens = [{ profile = "EPL" }, { profile = "Shear" }]
@@ -113,7 +113,13 @@ def model_of(tables: Mapping[str, Any]) -> LensModel:
                 raise ParameterError(f"{key} must be a list of profiles, got {tables[key]!r}")
             settings[key] = [_profile(each, known, f"{key}[{i}]") for i, each in enumerate(tables[key])]
     if "source" in tables:
-        settings["source"] = _profile(tables["source"], _SOURCES, "source")
+        given = tables["source"]
+        several = isinstance(given, Sequence) and not isinstance(given, str)
+        settings["source"] = (
+            [_profile(each, _SOURCES, f"source[{i}]") for i, each in enumerate(given)]
+            if several
+            else _profile(given, _SOURCES, "source")
+        )
     priors = tables.get("priors", {})
     if not isinstance(priors, Mapping):
         raise ParameterError(f"priors must be a table of parameters, got {priors!r}")
@@ -163,8 +169,9 @@ def tables_of(model: LensModel) -> Tables:
         "lens": [_described(profile, _MASS) for profile in model.lens],
         "lens_light": [_described(profile, _LIGHT) for profile in model.lens_light],
     }
-    if model.source is not None:
-        tables["source"] = _described(model.source, _SOURCES)
+    sources = [_described(profile, _SOURCES) for profile in model.sources]
+    if sources:
+        tables["source"] = sources[0] if len(sources) == 1 else sources
     return {**tables, "priors": {name: _plain(name, prior) for name, prior in model.priors.items()}}
 
 

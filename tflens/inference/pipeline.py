@@ -205,7 +205,7 @@ class Fitter:
         crop: bool = True,
         refine: np.ndarray | None = None,
     ) -> None:
-        if model.source is None:
+        if not model.sources:
             raise ParameterError("a lens cannot be fitted without a source: give LensModel a source")
         self.model, self.settings, self.crop = model, settings or FitSettings(), crop
         self._refine = refine
