@@ -13,6 +13,7 @@ from tflens.mass import EPL, SIE, EllipticalMultipole, Shear
 from tflens.model import LensModel, LensTarget
 from tflens.model_file import model_of, read_model, tables_of, write_model
 from tflens.parameters import ellipticity, normal, uniform
+from tflens.psf_error import PSFError
 from tflens.run import describe_model
 
 SENTENCE = """
@@ -55,6 +56,7 @@ def test_a_sentence_is_the_model_it_says(tmp_path):
     [
         lambda: LensModel(),
         lambda: default_model((0.1, -0.2)),
+        lambda: LensModel(source=Sersic(), psf_error=PSFError(), priors={"psf.e2": 0.0}),
         lambda: LensModel(source=[Sersic(), Shapelets(n_max=3)], priors={"source2.center_x": "source1.center_x"}),
         lambda: LensModel(
             [SIE(max_ellipticity=0.4), EllipticalMultipole(m=3)], [Shapelets(n_max=4)], Sersic(), sky=False

@@ -20,6 +20,8 @@ from tflens.mass import EPL, MassProfile, Shear
 from tflens.mass.total import Total, total
 from tflens.observation import Observation
 from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base, log_normal, to_base
+from tflens.profile import Profile
+from tflens.psf_error import PSFError
 from tflens.refinement import rendering_error, suggest_refinement
 
 Frame = tuple[slice, slice]
@@ -84,6 +86,8 @@ class LensModel:
             distribution or a factory of one is a prior; a number (several, for joint parameters) fixes the parameter;
             the name of another parameter ties it to that one.
         sky: whether a constant sky of either sign is part of the light.
+        psf_error: `tflens.psf_error.PSFError()` for a PSF whose width and ellipticity are free within its priors; None
+            takes the PSF for known.
         dtype: "float32" (default) or "float64".
 
     Raises:
@@ -109,6 +113,7 @@ class LensModel:
         *,
         priors: Mapping[str, Any] | None = None,
         sky: bool = True,
+        psf_error: PSFError | None = None,
         dtype: str = "float32",
     ) -> None:
         self.lens = tuple(lens) if lens is not None else (EPL(), Shear())
@@ -121,6 +126,7 @@ class LensModel:
                     "only be a source"
                 )
         self.sky = sky
+        self.psf_error = psf_error
         self.dtype = dtype
         self.priors = dict(priors or {})
         self.fixed: dict[str, float] = {}
@@ -246,20 +252,34 @@ class LensModel:
         mass, lens_light = (_inputs(labels, values) for labels in (self._lens_labels(), self._lens_light_labels()))
         return {"mass": mass, "lens_light": lens_light, "source": source}
 
+    def labelled(self) -> list[tuple[str, Profile]]:
+        """All components with the labels of their parameters, in the order of u."""
+        return [*self._lens_labels(), *self._lens_light_labels(), *self.labelled_sources(), *self._psf_labels()]
+
     def _lens_labels(self) -> list[tuple[str, MassProfile]]:
         return _labelled([("shear" if isinstance(p, Shear) else "lens", p) for p in self.lens])
 
     def _lens_light_labels(self) -> list[tuple[str, LightProfile]]:
         return _labelled([("light", p) for p in self.lens_light])
 
+    def observed(self, images: tf.Tensor, values: Mapping[str, Any]) -> tf.Tensor:
+        """Images `[...batch, components, ny, nx]` of the layer's PSF as they are with that PSF's error."""
+        if self.psf_error is None:
+            return images
+        (found,) = _inputs(self._psf_labels(), values)
+        return self.psf_error.apply(images, **{name: value[..., None] for name, value in found.items()})
+
     def labelled_sources(self) -> list[tuple[str, LightProfile]]:
         """The sources with the labels of their parameters: "source", or "source1", "source2" if there are several."""
         return _labelled([("source", p) for p in self.sources])
 
+    def _psf_labels(self) -> list[tuple[str, PSFError]]:
+        return [] if self.psf_error is None else [("psf", self.psf_error)]
+
     def _entries(self, priors: dict[str, Any]) -> list[Entry]:
         entries: list[Entry] = []
         start = 0
-        for label, component in self._lens_labels() + self._lens_light_labels() + self.labelled_sources():
+        for label, component in self.labelled():
             for parameter in component.parameters:
                 name = f"{label}.{','.join(parameter.names)}"
                 role = re.sub(r"^source\d+\.", "source.", name)
@@ -615,16 +635,19 @@ class LensTarget:
         """Tangents `[n, pixels]` of a whitened source, seen through one lens, in n directions of the pixels of image
         `number`."""
         with ForwardAccumulator(images[number], directions) as accumulator:
-            inputs = self.model.layer_inputs(self.model.physical(physical), images)
+            values = self.model.physical(physical)
+            inputs = self.model.layer_inputs(values, images)
             # What the other sources are is compiled away.
-            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]] * weight
+            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]]
+            lensed = self.model.observed(lensed[:, None], values)[:, 0] * weight
         return tf.reshape(accumulator.jvp(lensed), [tf.shape(directions)[0], self.image.size])
 
     def _unit_images(self, physical: tf.Tensor, sources: Sequence[tf.Tensor]) -> tf.Tensor:
-        images = self.layer.images(self.model.layer_inputs(self.model.physical(physical), sources))
+        values = self.model.physical(physical)
+        images = self.layer.images(self.model.layer_inputs(values, sources))
         if self.model.sky:
             images.append(tf.ones_like(images[0]))
-        return tf.stack(images, axis=-3)
+        return self.model.observed(tf.stack(images, axis=-3), values)
 
 
 @dataclass(frozen=True)

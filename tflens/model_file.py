@@ -17,6 +17,7 @@ from tflens.mass import MassProfile
 from tflens.model import LensModel
 from tflens.parameters import PRIORS, NamedPrior
 from tflens.profile import Profile
+from tflens.psf_error import PSFError
 
 Tables = dict[str, Any]
 
@@ -34,7 +35,7 @@ def _profiles(package: ModuleType, kind: type[Profile]) -> dict[str, type[Profil
 
 _MASS, _LIGHT = _profiles(mass, MassProfile), _profiles(light, LightProfile)
 _SOURCES = {**_LIGHT, NeuralSource.__name__: NeuralSource}
-_KEYS = ("lens", "lens_light", "source", "sky", "dtype", "priors")
+_KEYS = ("lens", "lens_light", "source", "sky", "psf_error", "dtype", "priors")
 
 
 def read_model(path: str | Path) -> LensModel:
@@ -48,6 +49,7 @@ def read_model(path: str | Path) -> LensModel:
         lens = [{ profile = "EPL" }, { profile = "Shear" }]
         lens_light = [{ profile = "Sersic" }, { profile = "Exponential" }]
         source = { profile = "NeuralSource" }
+        psf_error = false
 
         [priors]
         "lens.theta_E" = { log_normal = { median = 1.2, scale = 0.2 } }
@@ -103,8 +105,10 @@ def model_of(tables: Mapping[str, Any]) -> LensModel:
     if unknown:
         raise ParameterError(f"unknown key {unknown[0]!r}; a model has {', '.join(_KEYS)}")
     settings = {key: tables[key] for key in ("sky", "dtype") if key in tables}
-    if not isinstance(settings.get("sky", True), bool):
-        raise ParameterError(f"sky must be true or false, got {settings['sky']!r}")
+    for key in ("sky", "psf_error"):
+        if not isinstance(tables.get(key, True), bool):
+            raise ParameterError(f"{key} must be true or false, got {tables[key]!r}")
+    settings["psf_error"] = PSFError() if tables.get("psf_error") else None
     if settings.get("dtype", "float32") not in ("float32", "float64"):
         raise ParameterError(f'dtype must be "float32" or "float64", got {settings["dtype"]!r}')
     for key, known in (("lens", _MASS), ("lens_light", _LIGHT)):
@@ -166,6 +170,7 @@ def tables_of(model: LensModel) -> Tables:
     tables = {
         "dtype": model.dtype,
         "sky": model.sky,
+        **({} if model.psf_error is None else {"psf_error": True}),
         "lens": [_described(profile, _MASS) for profile in model.lens],
         "lens_light": [_described(profile, _LIGHT) for profile in model.lens_light],
     }

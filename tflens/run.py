@@ -125,10 +125,9 @@ def describe_model(model: "LensModel") -> dict[str, Any]:
     """Components, priors and weights of a model in plain values: equal descriptions, equal models."""
     from tflens.galaxies import NeuralSource
 
-    components = [*model._lens_labels(), *model._lens_light_labels(), *model.labelled_sources()]
     description = {
         "components": {
-            label: {"profile": type(profile).__name__, **profile.get_config()} for label, profile in components
+            label: {"profile": type(profile).__name__, **profile.get_config()} for label, profile in model.labelled()
         },
         "priors": {",".join(entry.names): _describe(entry.prior) for entry in model.entries},
         "fixed": model.fixed,

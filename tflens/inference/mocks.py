@@ -126,8 +126,9 @@ class Survey:
             dtype="float64",
         )
         unit = [tf.constant(np.asarray(image, np.float64) / np.sum(image)) for image in images]
-        inputs = model.layer_inputs({k: tf.constant(v, tf.float64) for k, v in parameters.items()}, unit)
-        seen = [image.numpy() for image in fine.images(inputs)]
+        exact = {name: tf.constant(value, tf.float64) for name, value in parameters.items()}
+        inputs = model.layer_inputs(exact, unit)
+        seen = list(model.observed(tf.stack(fine.images(inputs)), exact).numpy())
         fluxes = [float(source.flux(**each)) for source, each in zip(model.sources, inputs["source"], strict=True)]
         shares = rng.dirichlet(np.ones(len(fluxes))) if len(fluxes) > 1 else [1.0]
         light = sum(seen[: -len(fluxes)])
