@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflens.chunks import chunk_size, in_chunks, in_streams
+from tflens.density import Density
 from tflens.direct import Direct
 from tflens.errors import ParameterError
 from tflens.forward_mode import ForwardAccumulator
@@ -252,6 +253,11 @@ class LensModel:
         mass, lens_light = (_inputs(labels, values) for labels in (self._lens_labels(), self._lens_light_labels()))
         return {"mass": mass, "lens_light": lens_light, "source": source}
 
+    @property
+    def mass_labels(self) -> tuple[str, ...]:
+        """Labels of the mass profiles' parameters."""
+        return tuple(label for label, _ in self._lens_labels())
+
     def labelled(self) -> list[tuple[str, Profile]]:
         """All components with the labels of their parameters, in the order of u."""
         return [*self._lens_labels(), *self._lens_light_labels(), *self.labelled_sources(), *self._psf_labels()]
@@ -316,7 +322,7 @@ _DEFAULTS_BY_ROLE: dict[str, PriorFactory] = {
 }
 
 
-class LensTarget:
+class LensTarget(Density):
     """The log posterior of a `LensModel` given an `Observation`, for batches of u.
 
     Args:
@@ -352,6 +358,7 @@ class LensTarget:
                     f"LensTarget: the source {model.sources[number]!r} has no image of its own; give the model a "
                     "source that makes one, such as RegularizedPixels or NeuralSource"
                 )
+        super().__init__()
         self.model = model
         self.frame = frame if frame is not None else (slice(None), slice(None))
         self.grid = observation.grid.cutout(*self.frame)
@@ -370,7 +377,6 @@ class LensTarget:
         self._weight = tf.Variable(np.zeros(self.grid.shape), dtype=model.dtype, trainable=False)
         self._data = tf.Variable(np.zeros(self._weight.shape.num_elements()), dtype=model.dtype, trainable=False)
         self.prior_scale = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._take(observation)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
         self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
@@ -404,12 +410,6 @@ class LensTarget:
         """Whether `observe` takes it: whether shape, pixel scale and PSF are those of this target."""
         same_psf = np.array_equal(self.observation.psf, observation.psf)
         return same_psf and self.observation.grid == observation.grid
-
-    def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function(target, ...)` of this target and tensors, traced once for each shape and kept with the target."""
-        if function not in self._programs:
-            self._programs[function] = tf.function(partial(function, self), autograph=False)
-        return self._programs[function]
 
     def use(self, mask: np.ndarray) -> None:
         """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
@@ -522,30 +522,6 @@ class LensTarget:
     def log_likelihood(self, u: tf.Tensor) -> tf.Tensor:
         """Log marginal likelihood `[batch]`, without the constant of the noise's normalisation."""
         return self.linear(u).log_likelihood
-
-    def log_prior(self, u: tf.Tensor) -> tf.Tensor:
-        """Log prior -|u|^2 / 2, `[batch]`, without its constant."""
-        return -0.5 * tf.reduce_sum(u**2, -1)
-
-    def log_prob(self, u: tf.Tensor) -> tf.Tensor:
-        """Log posterior `[batch]`, up to a constant; differentiable once.
-
-        Its gradient is computed with it, by `value_and_gradient`: for the value alone, `log_likelihood(u) +
-        log_prior(u)` is cheaper.
-        """
-
-        @tf.custom_gradient
-        def value(u: tf.Tensor):
-            value, gradient = self.value_and_gradient(u)
-
-            def by_u(upstream: tf.Tensor, variables: Sequence[tf.Variable] = ()):
-                # TensorFlow asks for the weights of the source's network too: they are what they are.
-                product = upstream[:, None] * gradient
-                return (product, [None] * len(variables)) if variables else product
-
-            return value, by_u
-
-        return value(u)
 
     def value_and_gradient(self, u: tf.Tensor, power: float | tf.Tensor = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
         """Log posterior `[batch]` and its gradient `[batch, dim]`, in one compiled program.
