@@ -74,7 +74,7 @@ def read(fit: Fit, reader: DigitReader, draws: int = 256) -> Reading:
     """Reads the reconstructed source in draws that are spread evenly over the chains."""
     u = fit.posterior.data.posterior["u"].to_numpy()
     u = u.reshape(-1, u.shape[-1])[:: max(1, u.shape[0] * u.shape[1] // draws)]
-    stamps = fit.model.source.image(fit.model.latents(tf.constant(u))).numpy()
+    stamps = fit.model.source_images(tf.constant(u))[0].numpy()
     return Reading(reader.read(stamps).numpy().mean(0), stamps.mean(0))
 
 

@@ -60,12 +60,12 @@ def measure(lenses: int, pixels: int, pixel_scale: float, seed: int) -> list[dic
     y, x = np.mgrid[-10:11, -10:11]
     psf = np.exp(-(x**2 + y**2) / (2 * 1.2**2))
     grid = PixelGrid((pixels, pixels), pixel_scale)
-    layer = LensLayer(grid, model.lens, model.lens_light, [model.source], psf=psf)
+    layer = LensLayer(grid, model.lens, model.lens_light, model.sources, psf=psf)
     random = np.random.default_rng(seed)
     found: dict[str, list[tuple[float, float, float]]] = {}
 
     for _ in range(lenses):
-        inputs = model.layer_inputs(model.physical(tf.constant(random.normal(size=model.dim), tf.float32)), None)
+        inputs = model.layer_inputs(model.physical(tf.constant(random.normal(size=model.dim), tf.float32)))
         peaks = iter([float(tf.reduce_max(image)) for image in layer.replace(supersampling=4).images(inputs)])
         for values in inputs["lens_light"] + inputs["source"]:
             values["amp"] = 1 / next(peaks)

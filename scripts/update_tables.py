@@ -75,10 +75,11 @@ def pipeline(records: list[dict]) -> str:
         if runs:
             reached = sum(r["r_hat"] < 1.01 and r["ess"] > 1000 for r in runs)
             rates = [r["ess"] / r["seconds"] for r in runs]
+            gradients = [r["gradients"] for r in runs]
             rows.append(
                 f"| {_METHODS[method]} | {len(runs)} | {_range([r['seconds'] for r in runs], '.0f')} "
                 f"| {_range([r['r_hat'] for r in runs], '.3f')} | {_range([r['ess'] for r in runs], ',.0f')} "
-                f"| {_range(rates, '.1f')} | {reached} of {len(runs)} | {_range([r['gradients'] for r in runs], ',.0f')} "
+                f"| {_range(rates, '.1f')} | {reached} of {len(runs)} | {_range(gradients, ',.0f')} "
                 f"| {_range([r['largest_z'] for r in runs], '.1f')} sigma |"
             )
         rows += [f"| {_METHODS[method]}, lens {r['lens']} | 1 | {r['error']} |" + " |" * 6 for r in failed]

@@ -80,7 +80,7 @@ class TestMocks:
 
     def test_an_unlensed_source_keeps_its_flux(self):
         model = lens_model(Pixelated(PIXEL_SCALE))
-        unlensed = type(model)([], model.lens_light, model.source)
+        unlensed = type(model)([], model.lens_light, model.sources)
         mock = small_survey().draw(unlensed, stamps()[0], 1)
         assert mock.magnification == pytest.approx(1, abs=0.02)  # a little of it lies outside of the stamp's pixels
 

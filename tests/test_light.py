@@ -332,9 +332,9 @@ class TestSets:
         values = model.physical(tf.zeros([3, model.dim]))
         np.testing.assert_allclose(values["light.amp_1"], np.full(3, 0.5), rtol=1e-6)
         np.testing.assert_array_equal([values[f"source.amp_{i}"][0] for i in range(6)], [1, 0, 0, 0, 0, 0])
-        layer = LensLayer(PixelGrid((5, 8), 0.3), lens_light=model.lens_light, source=[model.source])
+        layer = LensLayer(PixelGrid((5, 8), 0.3), lens_light=model.lens_light, source=model.sources)
         rebuilt = LensLayer.from_config(layer.get_config())
-        images = rebuilt.images(model.layer_inputs(values, None))
+        images = rebuilt.images(model.layer_inputs(values))
         assert [image.shape for image in images] == [(3, 5, 8)] * 2
 
     @pytest.mark.parametrize("sigmas", [[], [0.1], [0.1, 0.0], [0.1, float("nan")], [0.1, float("inf")]])

@@ -11,11 +11,13 @@ from scipy.stats import multivariate_normal, norm
 from tflens._tfp import tfd
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
+from tflens.inference.posterior import source_images, source_plane
 from tflens.lens_layer import LensLayer
-from tflens.light import Sersic
+from tflens.light import Pixelated, Sersic
 from tflens.mass import EPL
 from tflens.model import LensModel, LensTarget
 from tflens.observation import Observation
+from tflens.output import source_fluxes
 
 
 def images(target: LensTarget, u: np.ndarray, amplitudes=tiny_lens.AMPLITUDES) -> np.ndarray:
@@ -324,6 +326,68 @@ class TestLinearize:
         np.testing.assert_array_equal(np.delete(latents, source, axis=1), 0)
 
 
+class TestSeveralSources:
+    """A formula between two networks."""
+
+    @staticmethod
+    def target() -> LensTarget:
+        return LensTarget(tiny_lens.model([tiny_lens.Blobs(), Sersic(), tiny_lens.Blobs()]), tiny_lens.observation())
+
+    def test_have_names_and_latents_of_their_own(self):
+        model = self.target().model
+        assert model.amplitude_names == ("light.amp", "source1.amp", "source2.amp", "source3.amp", "sky.amp")
+        assert model.source_amplitudes == (1, 2, 3)
+        assert {"source1.scale", "source2.R_sersic", "source3.center_x"} <= set(model.names)
+        assert (model.latent_dims, model.dim) == ((3, 0, 3), len(model.names) + 6)
+        # Priors are those of a source, each as if it were the only one.
+        assert float(model.physical(tf.zeros([model.dim], tf.float64))["source2.R_sersic"]) == pytest.approx(0.2)
+
+    def test_each_is_seen_as_if_it_were_alone(self):
+        target = self.target()
+        model = target.model
+        u = 0.3 * np.random.default_rng(1).normal(size=(2, model.dim))
+        design = target.design(tf.constant(u)).numpy()
+        for number, source in enumerate(model.sources, 1):
+            alone = LensTarget(tiny_lens.model(source), tiny_lens.observation())
+            shared = [name for name in model.names if not name.startswith("source")]
+            same = [model.names.index(name) for name in shared]
+            own = [i for i, name in enumerate(model.names) if name.startswith(f"source{number}.")]
+            first = model.physical_dim + sum(model.latent_dims[: number - 1])
+            latents = list(range(first, first + model.latent_dims[number - 1]))
+            expected = alone.design(tf.constant(u[:, same + own + latents])).numpy()
+            np.testing.assert_allclose(design[:, number], expected[:, 1], rtol=1e-12, atol=1e-14)
+
+    def test_a_source_of_given_pixels_is_refused(self):
+        with pytest.raises(ParameterError, match=r"Pixelated.* has no image of its own"):
+            LensTarget(tiny_lens.model([Sersic(), Pixelated(0.1)]), tiny_lens.observation())
+
+    def test_gradient_and_tangents_equal_finite_differences(self):
+        target = self.target()
+        u = 0.3 * np.random.default_rng(3).normal(size=target.model.dim)
+        gradient = target.value_and_gradient(tf.constant(u[None]))[1].numpy()[0]
+        tangents = target.linearize(tf.constant(u))[1].numpy()
+        for direction in np.eye(len(u)):
+            step = tf.constant(np.stack([u + 1e-5 * direction, u - 1e-5 * direction]))
+            up, down = target.value_and_gradient(step)[0].numpy()
+            scale = np.abs(gradient).max()
+            np.testing.assert_allclose(gradient @ direction, (up - down) / 2e-5, rtol=1e-5, atol=1e-6 * scale)
+            up, down = target.design(step).numpy()
+            found = np.tensordot(direction, tangents, 1)
+            np.testing.assert_allclose(found, (up - down) / 2e-5, atol=1e-6 * np.abs(tangents).max())
+
+    def test_the_unlensed_sources_add_up(self):
+        target = self.target()
+        model = target.model
+        u = 0.3 * np.random.default_rng(4).normal(size=(2, model.dim))
+        amplitudes = np.random.default_rng(5).uniform(1, 2, (2, 5))
+        physical = {name: value.numpy() for name, value in model.physical(tf.constant(u)).items()}
+        plane = source_plane(target, physical, 160)
+        light = source_images(target, plane, u, amplitudes).sum((-2, -1)) * plane.pixel_area
+        flux = source_fluxes(model, physical | dict(zip(model.amplitude_names, amplitudes.T, strict=True)))
+        assert list(flux) == ["source1.flux", "source2.flux", "source3.flux"]
+        np.testing.assert_allclose(light, sum(flux.values()), rtol=0.02)  # what lies outside, and coarse pixels
+
+
 class TestEvaluate:
     def test_parts_add_up(self):
         target, u = tiny_lens.target(), tiny_lens.near_truth(1, 0.05)[0]
@@ -384,10 +448,10 @@ class TestPixels:
         pixels = LensTarget(tiny_lens.model(), tiny_lens.blank(tiny_lens.DELTA, (9, 12), 0.3), supersampling=2)
         # Its two nodes on each axis stand 1/sqrt(12) of a pixel from the middle, with equal weights.
         shift, mean = 0.3 / np.sqrt(12), 0.0
-        inputs = pixels.model.layer_inputs(pixels.model.physical(tf.constant(u[None])), None)
+        inputs = pixels.model.layer_inputs(pixels.model.physical(tf.constant(u[None])))
         for x, y in ((-1, -1), (-1, 1), (1, -1), (1, 1)):
             grid = PixelGrid((9, 12), 0.3, center=(x * shift, y * shift))
-            layer = LensLayer(grid, pixels.model.lens, pixels.model.lens_light, [pixels.model.source], dtype="float64")
+            layer = LensLayer(grid, pixels.model.lens, pixels.model.lens_light, pixels.model.sources, dtype="float64")
             mean = mean + np.stack(layer.images(inputs))[:, 0] / 4
         np.testing.assert_allclose(images(pixels, u, (1.0, 1.0, 0.0))[:2], mean, rtol=1e-10)
 

@@ -13,6 +13,7 @@ from tflens.mass import EPL, SIE, EllipticalMultipole, Shear
 from tflens.model import LensModel, LensTarget
 from tflens.model_file import model_of, read_model, tables_of, write_model
 from tflens.parameters import ellipticity, normal, uniform
+from tflens.psf_error import PSFError
 from tflens.run import describe_model
 
 SENTENCE = """
@@ -42,7 +43,7 @@ def test_a_sentence_is_the_model_it_says(tmp_path):
     model = read_model(path)
     assert [repr(each) for each in model.lens] == ["EPL(max_ellipticity=0.6, tolerance=0.0001)", "Shear()"]
     assert isinstance(model.lens_light[1], MultiGaussian)
-    assert isinstance(model.source, Sersic)
+    assert isinstance(model.sources[0], Sersic)
     assert not model.sky
     assert model.fixed == {"lens.gamma": 2.0, "light1.e1": 0.05, "light1.e2": 0.1}
     assert model.tied == {"source.e1": "lens.e1", "source.e2": "lens.e2"}
@@ -55,6 +56,8 @@ def test_a_sentence_is_the_model_it_says(tmp_path):
     [
         lambda: LensModel(),
         lambda: default_model((0.1, -0.2)),
+        lambda: LensModel(source=Sersic(), psf_error=PSFError(), priors={"psf.e2": 0.0}),
+        lambda: LensModel(source=[Sersic(), Shapelets(n_max=3)], priors={"source2.center_x": "source1.center_x"}),
         lambda: LensModel(
             [SIE(max_ellipticity=0.4), EllipticalMultipole(m=3)], [Shapelets(n_max=4)], Sersic(), sky=False
         ),

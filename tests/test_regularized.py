@@ -105,8 +105,8 @@ class TestInALens:
         lens = model(source(contrast=0.4), dtype="float32")
         (tmp_path / "model.toml").write_text(write_model(lens))
         found = read_model(tmp_path / "model.toml")
-        assert isinstance(found.source, RegularizedPixels)
-        assert found.source.get_config() == lens.source.get_config()
+        assert isinstance(found.sources[0], RegularizedPixels)
+        assert found.sources[0].get_config() == lens.sources[0].get_config()
 
     def test_is_no_light_of_the_lens(self) -> None:
         with pytest.raises(

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflens.grid import PixelGrid
-from tflens.light import Pixelated, Sersic
+from tflens.light import LightProfile, Pixelated, Sersic
 from tflens.mass import EPL, Shear
 from tflens.model import LensModel, LensTarget
 from tflens.observation import Observation
@@ -51,7 +51,7 @@ class Blobs(Pixelated):
         return tf.reshape(flat, [-1, 6, 7])
 
 
-def model(source: Pixelated | Sersic | None = None, dtype: str = "float64", **settings) -> LensModel:
+def model(source: LightProfile | list[LightProfile] | None = None, dtype: str = "float64", **settings) -> LensModel:
     lens = [EPL(max_ellipticity=0.3, tolerance=1e-13), Shear()]
     return LensModel(lens, [Sersic()], source or Sersic(), dtype=dtype, **settings)
 

@@ -1,5 +1,6 @@
 """The lens model: components and priors, from base-space values u ~ N(0, I) to the log posterior of an observation."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflens.chunks import chunk_size, in_chunks, in_streams
+from tflens.density import Density
 from tflens.direct import Direct
 from tflens.errors import ParameterError
 from tflens.forward_mode import ForwardAccumulator
@@ -19,6 +21,8 @@ from tflens.mass import EPL, MassProfile, Shear
 from tflens.mass.total import Total, total
 from tflens.observation import Observation
 from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base, log_normal, to_base
+from tflens.profile import Profile
+from tflens.psf_error import PSFError
 from tflens.refinement import rendering_error, suggest_refinement
 from tflens.whitening import taps_for, whiten, whitening_taps
 
@@ -78,12 +82,14 @@ class LensModel:
     Args:
         lens: mass profiles; by default an elliptical power law with external shear.
         lens_light: light profiles of the lens; by default two Sersic profiles.
-        source: light profile behind it, e.g. `tflens.galaxies.NeuralSource()` or `tflens.light.Sersic()`; None for a
-            galaxy that lenses nothing.
+        source: light profile behind it, e.g. `tflens.galaxies.NeuralSource()` or `tflens.light.Sersic()`; several, in
+            a list, for several sources in one plane; None for a galaxy that lenses nothing.
         priors: replacements of default priors, by name; joint parameters are named together (`"lens.e1,e2"`). A TFP
             distribution or a factory of one is a prior; a number (several, for joint parameters) fixes the parameter;
             the name of another parameter ties it to that one.
         sky: whether a constant sky of either sign is part of the light.
+        psf_error: `tflens.psf_error.PSFError()` for a PSF whose width and ellipticity are free within its priors; None
+            takes the PSF for known.
         dtype: "float32" (default) or "float64".
 
     Raises:
@@ -105,15 +111,16 @@ class LensModel:
         self,
         lens: Sequence[MassProfile] | None = None,
         lens_light: Sequence[LightProfile] | None = None,
-        source: LightProfile | None = None,
+        source: LightProfile | Sequence[LightProfile] | None = None,
         *,
         priors: Mapping[str, Any] | None = None,
         sky: bool = True,
+        psf_error: PSFError | None = None,
         dtype: str = "float32",
     ) -> None:
         self.lens = tuple(lens) if lens is not None else (EPL(), Shear())
         self.lens_light = tuple(lens_light) if lens_light is not None else (Sersic(), Sersic())
-        self.source = source
+        self.sources = (source,) if isinstance(source, LightProfile) else tuple(source or ())
         for light in self.lens_light:
             if isinstance(light, Pixelated):
                 raise ParameterError(
@@ -121,13 +128,20 @@ class LensModel:
                     "only be a source"
                 )
         self.sky = sky
+        self.psf_error = psf_error
         self.dtype = dtype
         self.priors = dict(priors or {})
         self.fixed: dict[str, float] = {}
         self.tied: dict[str, str] = {}
         self.entries = self._entries(dict(self.priors))
-        self.latent_dim: int = getattr(self.source, "latent_dim", 0)
+        self.of_images = tuple(i for i, source in enumerate(self.sources) if isinstance(source, Pixelated))
+        self.latent_dims = tuple(getattr(source, "latent_dim", 0) for source in self.sources)
         self.physical_dim = sum(len(entry.names) for entry in self.entries)
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of latents, of all sources together."""
+        return sum(self.latent_dims)
 
     @property
     def dim(self) -> int:
@@ -147,8 +161,14 @@ class LensModel:
     @property
     def amplitude_names(self) -> tuple[str, ...]:
         """Names of the linear amplitudes, in the order of `LensTarget.design`."""
-        labels = [label for label, _ in self._lens_light_labels() + self._source_labels()]
+        labels = [label for label, _ in self._lens_light_labels() + self.labelled_sources()]
         return tuple(f"{label}.amp" for label in [*labels, *(["sky"] if self.sky else [])])
+
+    @property
+    def source_amplitudes(self) -> tuple[int, ...]:
+        """Places of the sources' amplitudes in `amplitude_names`."""
+        first = len(self.lens_light)
+        return tuple(range(first, first + len(self.sources)))
 
     @property
     def positive(self) -> tuple[bool, ...]:
@@ -197,8 +217,17 @@ class LensModel:
         return u
 
     def latents(self, u: tf.Tensor) -> tf.Tensor:
-        """The part of u that the source's network takes, `[...batch, latent_dim]`."""
+        """The part of u that the sources' networks take, `[...batch, latent_dim]`."""
         return u[..., self.physical_dim :]
+
+    def latents_of(self, source: int, u: tf.Tensor) -> tf.Tensor:
+        """The part of u that the network of one source takes."""
+        first = self.physical_dim + sum(self.latent_dims[:source])
+        return u[..., first : first + self.latent_dims[source]]
+
+    def source_images(self, u: tf.Tensor) -> list[tf.Tensor]:
+        """Pixels `[...batch, ny, nx]` of those sources that have any, from u `[...batch, dim]`."""
+        return [self.sources[source].image(self.latents_of(source, u)) for source in self.of_images]
 
     def total_mass(self, values: Mapping[str, tf.Tensor | float]) -> Total:
         """Deflection, potential and convergence of the whole lens as functions of position.
@@ -215,14 +244,24 @@ class LensModel:
         """
         return total(self.lens, _inputs(self._lens_labels(), self.complete(values)))
 
-    def layer_inputs(self, values: Mapping[str, tf.Tensor], image: tf.Tensor | None) -> dict[str, list[Values]]:
-        """Arranges physical parameters, and the source's image, as `LensLayer` takes them."""
-
-        source = _inputs(self._source_labels(), values)
-        if image is not None:
-            source[0]["image"] = image
+    def layer_inputs(
+        self, values: Mapping[str, tf.Tensor], images: Sequence[tf.Tensor] = ()
+    ) -> dict[str, list[Values]]:
+        """Arranges physical parameters, and the images of those sources that take one, as `LensLayer` takes them."""
+        source = _inputs(self.labelled_sources(), values)
+        for number, image in zip(self.of_images, images, strict=True):
+            source[number]["image"] = image
         mass, lens_light = (_inputs(labels, values) for labels in (self._lens_labels(), self._lens_light_labels()))
         return {"mass": mass, "lens_light": lens_light, "source": source}
+
+    @property
+    def mass_labels(self) -> tuple[str, ...]:
+        """Labels of the mass profiles' parameters."""
+        return tuple(label for label, _ in self._lens_labels())
+
+    def labelled(self) -> list[tuple[str, Profile]]:
+        """All components with the labels of their parameters, in the order of u."""
+        return [*self._lens_labels(), *self._lens_light_labels(), *self.labelled_sources(), *self._psf_labels()]
 
     def _lens_labels(self) -> list[tuple[str, MassProfile]]:
         return _labelled([("shear" if isinstance(p, Shear) else "lens", p) for p in self.lens])
@@ -230,16 +269,28 @@ class LensModel:
     def _lens_light_labels(self) -> list[tuple[str, LightProfile]]:
         return _labelled([("light", p) for p in self.lens_light])
 
-    def _source_labels(self) -> list[tuple[str, LightProfile]]:
-        return [] if self.source is None else [("source", self.source)]
+    def observed(self, images: tf.Tensor, values: Mapping[str, Any]) -> tf.Tensor:
+        """Images `[...batch, components, ny, nx]` of the layer's PSF as they are with that PSF's error."""
+        if self.psf_error is None:
+            return images
+        (found,) = _inputs(self._psf_labels(), values)
+        return self.psf_error.apply(images, **{name: value[..., None] for name, value in found.items()})
+
+    def labelled_sources(self) -> list[tuple[str, LightProfile]]:
+        """The sources with the labels of their parameters: "source", or "source1", "source2" if there are several."""
+        return _labelled([("source", p) for p in self.sources])
+
+    def _psf_labels(self) -> list[tuple[str, PSFError]]:
+        return [] if self.psf_error is None else [("psf", self.psf_error)]
 
     def _entries(self, priors: dict[str, Any]) -> list[Entry]:
         entries: list[Entry] = []
         start = 0
-        for label, component in self._lens_labels() + self._lens_light_labels() + self._source_labels():
+        for label, component in self.labelled():
             for parameter in component.parameters:
                 name = f"{label}.{','.join(parameter.names)}"
-                prior = priors.pop(name, _DEFAULTS_BY_ROLE.get(name, parameter.prior))
+                role = re.sub(r"^source\d+\.", "source.", name)
+                prior = priors.pop(name, _DEFAULTS_BY_ROLE.get(role, parameter.prior))
                 full_names = [f"{label}.{each}" for each in parameter.names]
                 if isinstance(prior, str):
                     self.tied |= zip(full_names, _names_of(prior, name, len(full_names)), strict=True)
@@ -272,7 +323,7 @@ _DEFAULTS_BY_ROLE: dict[str, PriorFactory] = {
 }
 
 
-class LensTarget:
+class LensTarget(Density):
     """The log posterior of a `LensModel` given an `Observation`, for batches of u.
 
     Args:
@@ -282,6 +333,9 @@ class LensTarget:
         frame: rows and columns of the image to compute, all by default; coordinates stay those of the whole image.
         supersampling: samples along each side of a pixel, at the nodes of a Gauss-Legendre rule.
         refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refined` makes one.
+
+    Raises:
+        ParameterError: a source takes an image and has none of its own.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -300,6 +354,13 @@ class LensTarget:
         supersampling: int = 1,
         refine: np.ndarray | None = None,
     ) -> None:
+        for number in model.of_images:
+            if not model.latent_dims[number]:
+                raise ParameterError(
+                    f"LensTarget: the source {model.sources[number]!r} has no image of its own; give the model a "
+                    "source that makes one, such as RegularizedPixels or NeuralSource"
+                )
+        super().__init__()
         self.model = model
         self.frame = frame if frame is not None else (slice(None), slice(None))
         self.grid = observation.grid.cutout(*self.frame)
@@ -307,7 +368,7 @@ class LensTarget:
             self.grid,
             mass=model.lens,
             lens_light=model.lens_light,
-            source=[] if model.source is None else [model.source],
+            source=model.sources,
             psf=observation.psf,
             supersampling=supersampling,
             quadrature="gauss-legendre",
@@ -319,7 +380,6 @@ class LensTarget:
         self._taps = tf.Variable(taps, dtype=model.dtype, trainable=False)
         self._data = tf.Variable(np.zeros(taps[0].size), dtype=model.dtype, trainable=False)
         self.prior_scale = tf.Variable(0.0, dtype=tf.float64, trainable=False)
-        self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
         self._take(observation)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
         self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
@@ -357,12 +417,6 @@ class LensTarget:
         mine = self.observation
         same_taps = taps_for(mine.noise_correlation) == taps_for(observation.noise_correlation)
         return same_taps and mine.grid == observation.grid and np.array_equal(mine.psf, observation.psf)
-
-    def program(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function(target, ...)` of this target and tensors, traced once for each shape and kept with the target."""
-        if function not in self._programs:
-            self._programs[function] = tf.function(partial(function, self), autograph=False)
-        return self._programs[function]
 
     def use(self, mask: np.ndarray) -> None:
         """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
@@ -423,19 +477,15 @@ class LensTarget:
         """Models at points `[n, dim]` with their amplitudes, as the layer takes them, and the noise."""
         points = tf.constant(u, self.model.dtype)
         values, amplitudes = self.model.physical(points), tf.nn.relu(self.linear(points).mean)
-        inputs = self.model.layer_inputs(values, self.source_image(points))
+        inputs = self.model.layer_inputs(values, self.model.source_images(points))
         for i, light in enumerate([*inputs["lens_light"], *inputs["source"]]):
             light["amp"] = amplitudes[:, i]
         # A pixel that is not used has no noise to speak of: it counts through the PSF alone.
         return inputs, np.where(self.mask, self.noise, self.noise[self.mask].max())
 
-    def source_image(self, u: tf.Tensor) -> tf.Tensor | None:
-        """Pixels of the source for base-space values u, or None for a source without a network."""
-        return self.model.source.image(self.model.latents(u)) if self.model.latent_dim else None
-
     def design(self, u: tf.Tensor) -> tf.Tensor:
         """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`."""
-        return self._compiled_design(u[..., : self.model.physical_dim], self._taps, self.source_image(u))
+        return self._compiled_design(u[..., : self.model.physical_dim], self._taps, self.model.source_images(u))
 
     def linearize(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The design at one point and its derivative in every direction of u, by forward-mode differentiation.
@@ -451,18 +501,22 @@ class LensTarget:
         physical = u[: model.physical_dim]
         lanes = tf.repeat(physical[None], model.physical_dim, axis=0)
         directions = tf.eye(model.physical_dim, dtype=u.dtype)
-        if not model.latent_dim:
-            return design, self._compiled_tangents(lanes, directions, self._taps, None)
-        latents = tf.repeat(model.latents(u)[None], model.latent_dim, axis=0)
-        with ForwardAccumulator(latents, tf.eye(model.latent_dim, dtype=u.dtype)) as accumulator:
-            images = model.source.image(latents)
-        still = tf.repeat(images[:1], model.physical_dim, axis=0)
-        tangents = self._compiled_tangents(lanes, directions, self._taps, still)
-        source = self._compiled_source_tangents(physical[None], self._taps, images, accumulator.jvp(images))
-        before = model.amplitude_names.index("source.amp")
-        after = len(model.amplitude_names) - 1 - before
-        source = tf.pad(source[:, None], [[0, 0], [before, after], [0, 0]])
-        return design, tf.concat([tangents, source], 0)
+        images = model.source_images(u[None])
+        still = [tf.repeat(image, model.physical_dim, axis=0) for image in images]
+        tangents = [self._compiled_tangents(lanes, directions, self._taps, still)]
+        for number, source in enumerate(model.of_images):
+            dim = model.latent_dims[source]
+            latents = tf.repeat(model.latents_of(source, u)[None], dim, axis=0)
+            with ForwardAccumulator(latents, tf.eye(dim, dtype=u.dtype)) as accumulator:
+                turned = model.sources[source].image(latents)
+            seen = [*images[:number], turned, *images[number + 1 :]]
+            by_latents = self._compiled_source_tangents(
+                physical[None], self._taps, seen, accumulator.jvp(turned), number
+            )
+            before = model.source_amplitudes[source]
+            after = len(model.amplitude_names) - 1 - before
+            tangents.append(tf.pad(by_latents[:, None], [[0, 0], [before, after], [0, 0]]))
+        return design, tf.concat(tangents, 0)
 
     def linear(self, u: tf.Tensor) -> LinearSolution:
         """Amplitudes in closed form for base-space values u `[batch, dim]`."""
@@ -475,30 +529,6 @@ class LensTarget:
     def log_likelihood(self, u: tf.Tensor) -> tf.Tensor:
         """Log marginal likelihood `[batch]`, without the constant of the noise's normalisation."""
         return self.linear(u).log_likelihood
-
-    def log_prior(self, u: tf.Tensor) -> tf.Tensor:
-        """Log prior -|u|^2 / 2, `[batch]`, without its constant."""
-        return -0.5 * tf.reduce_sum(u**2, -1)
-
-    def log_prob(self, u: tf.Tensor) -> tf.Tensor:
-        """Log posterior `[batch]`, up to a constant; differentiable once.
-
-        Its gradient is computed with it, by `value_and_gradient`: for the value alone, `log_likelihood(u) +
-        log_prior(u)` is cheaper.
-        """
-
-        @tf.custom_gradient
-        def value(u: tf.Tensor):
-            value, gradient = self.value_and_gradient(u)
-
-            def by_u(upstream: tf.Tensor, variables: Sequence[tf.Variable] = ()):
-                # TensorFlow asks for the weights of the source's network too: they are what they are.
-                product = upstream[:, None] * gradient
-                return (product, [None] * len(variables)) if variables else product
-
-            return value, by_u
-
-        return value(u)
 
     def value_and_gradient(self, u: tf.Tensor, power: float | tf.Tensor = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
         """Log posterior `[batch]` and its gradient `[batch, dim]`, in one compiled program.
@@ -516,7 +546,10 @@ class LensTarget:
     def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
         `[batch, components]`; their sum is the model image."""
-        return self._unit_images(u[..., : self.model.physical_dim], self.source_image(u)) * amplitudes[..., None, None]
+        return (
+            self._unit_images(u[..., : self.model.physical_dim], self.model.source_images(u))
+            * amplitudes[..., None, None]
+        )
 
     def evaluate(self, u: np.ndarray) -> "Evaluation":
         """Everything there is to see at one point `[dim]`, amplitudes at their conditional mean."""
@@ -529,77 +562,80 @@ class LensTarget:
         if self.observation.noise_correlation is not None:
             taps = whitening_taps(self.noise, self.mask, self.observation.noise_correlation)
             whitened = np.where(self.mask, whiten(tf.constant(left), tf.constant(taps)).numpy(), np.nan)
-        behind = [i for i, name in enumerate(self.model.amplitude_names) if name == "source.amp"]
-        lensed = images[behind].sum(0)
+        lensed = images[list(self.model.source_amplitudes)].sum(0)
         return Evaluation(images.sum(0), images.sum(0) - lensed, lensed, residual, amplitudes.numpy()[0], whitened)
 
-    def _physical_design(self, physical: tf.Tensor, taps: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
-        images = whiten(self._unit_images(physical, image), taps)
+    def _physical_design(self, physical: tf.Tensor, taps: tf.Tensor, sources: Sequence[tf.Tensor]) -> tf.Tensor:
+        images = whiten(self._unit_images(physical, sources), taps)
         return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
 
     def _tempered(self, u: tf.Tensor, power: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         constants = self._taps, self._data, self.prior_scale
         if not self.model.latent_dim:
             return tuple(in_streams(lambda part: self._compiled_posterior(part, power, *constants), [u]))
-        latents = self.model.latents(u)
         with tf.GradientTape() as tape:
-            tape.watch(latents)
-            image = self.model.source.image(latents)
-        value, by_physical, by_image = in_streams(
-            lambda *parts: self._compiled_likelihood(*parts, *constants), [u[:, : self.model.physical_dim], image]
+            tape.watch(u)
+            images = self.model.source_images(u)
+        value, by_physical, *by_images = in_streams(
+            lambda physical, *images: self._compiled_likelihood(physical, images, *constants),
+            [u[:, : self.model.physical_dim], *images],
         )
-        by_latents = tape.gradient(image, latents, output_gradients=by_image)
+        by_latents = self.model.latents(tape.gradient(images, u, output_gradients=by_images))
         return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
 
     def _physical_posterior(
         self, u: tf.Tensor, power: tf.Tensor, taps: tf.Tensor, data: tf.Tensor, prior_scale: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        value, gradient, _ = self._physical_likelihood(u, None, taps, data, prior_scale)
+        value, gradient = self._physical_likelihood(u, (), taps, data, prior_scale)
         return power * value + self.log_prior(u), power * gradient - u
 
     def _physical_likelihood(
         self,
         physical: tf.Tensor,
-        image: tf.Tensor | None,
+        images: Sequence[tf.Tensor],
         taps: tf.Tensor,
         data: tf.Tensor,
         prior_scale: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the source's pixels."""
+    ) -> list[tf.Tensor]:
+        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the sources' pixels."""
 
         def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(arguments)
-                design = self._physical_design(arguments[0], taps, arguments[1] if arguments[1:] else None)
+                design = self._physical_design(arguments[0], taps, arguments[1:])
                 value = marginalize(design, data, prior_scale, self.model.positive).log_likelihood
             return [value, *tape.gradient(value, arguments)]
 
-        arguments = [physical] if image is None else [physical, image]
+        arguments = [physical, *images]
         outputs = [tf.TensorSpec(shape, physical.dtype) for shape in ([], *(a.shape[1:] for a in arguments))]
-        value, *gradients = in_chunks(lanes, arguments, outputs, chunk_size(self.layer.samples))
-        return value, gradients[0], gradients[1] if gradients[1:] else None
+        return in_chunks(lanes, arguments, outputs, chunk_size(self.layer.samples))
 
     def _physical_tangents(
-        self, physical: tf.Tensor, directions: tf.Tensor, taps: tf.Tensor, image: tf.Tensor | None
+        self, physical: tf.Tensor, directions: tf.Tensor, taps: tf.Tensor, images: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         with ForwardAccumulator(physical, directions) as accumulator:
-            design = self._physical_design(physical, taps, image)
+            design = self._physical_design(physical, taps, images)
         return accumulator.jvp(design)
 
     def _source_tangents(
-        self, physical: tf.Tensor, taps: tf.Tensor, images: tf.Tensor, directions: tf.Tensor
+        self, physical: tf.Tensor, taps: tf.Tensor, images: Sequence[tf.Tensor], directions: tf.Tensor, number: int
     ) -> tf.Tensor:
-        """Tangents `[n, pixels]` of the whitened source, seen through one lens, in n directions of its pixels."""
-        with ForwardAccumulator(images, directions) as accumulator:
-            inputs = self.model.layer_inputs(self.model.physical(physical), images)
-            lensed = whiten(self.layer.lens_source(inputs["mass"], inputs["source"])[0], taps)
-        return tf.reshape(accumulator.jvp(lensed), [tf.shape(images)[0], self.image.size])
+        """Tangents `[n, pixels]` of a whitened source, seen through one lens, in n directions of the pixels of image
+        `number`."""
+        with ForwardAccumulator(images[number], directions) as accumulator:
+            values = self.model.physical(physical)
+            inputs = self.model.layer_inputs(values, images)
+            # What the other sources are is compiled away.
+            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]]
+            lensed = whiten(self.model.observed(lensed[:, None], values)[:, 0], taps)
+        return tf.reshape(accumulator.jvp(lensed), [tf.shape(directions)[0], self.image.size])
 
-    def _unit_images(self, physical: tf.Tensor, image: tf.Tensor | None) -> tf.Tensor:
-        images = self.layer.images(self.model.layer_inputs(self.model.physical(physical), image))
+    def _unit_images(self, physical: tf.Tensor, sources: Sequence[tf.Tensor]) -> tf.Tensor:
+        values = self.model.physical(physical)
+        images = self.layer.images(self.model.layer_inputs(values, sources))
         if self.model.sky:
             images.append(tf.ones_like(images[0]))
-        return tf.stack(images, axis=-3)
+        return self.model.observed(tf.stack(images, axis=-3), values)
 
 
 @dataclass(frozen=True)

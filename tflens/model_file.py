@@ -17,6 +17,7 @@ from tflens.mass import MassProfile
 from tflens.model import LensModel
 from tflens.parameters import PRIORS, NamedPrior
 from tflens.profile import Profile
+from tflens.psf_error import PSFError
 
 Tables = dict[str, Any]
 
@@ -34,20 +35,21 @@ def _profiles(package: ModuleType, kind: type[Profile]) -> dict[str, type[Profil
 
 _MASS, _LIGHT = _profiles(mass, MassProfile), _profiles(light, LightProfile)
 _SOURCES = {**_LIGHT, NeuralSource.__name__: NeuralSource}
-_KEYS = ("lens", "lens_light", "source", "sky", "dtype", "priors")
+_KEYS = ("lens", "lens_light", "source", "sky", "psf_error", "dtype", "priors")
 
 
 def read_model(path: str | Path) -> LensModel:
     """The lens model that a TOML file describes.
 
-    Lists `lens` and `lens_light` and the table `source` name profiles, each with its settings; what is left out is as
-    in `LensModel`. In `priors` a parameter has a prior, by the name of its factory (`tflens.parameters.PRIORS`); or a
-    number, which fixes it; or the name of the parameter that it is tied to:
+    Lists `lens` and `lens_light` and the table `source`, or a list of several, name profiles, each with its settings;
+    what is left out is as in `LensModel`. In `priors` a parameter has a prior, by the name of its factory
+    (`tflens.parameters.PRIORS`); or a number, which fixes it; or the name of the parameter that it is tied to:
 
         sky = true
         lens = [{ profile = "EPL" }, { profile = "Shear" }]
         lens_light = [{ profile = "Sersic" }, { profile = "Exponential" }]
         source = { profile = "NeuralSource" }
+        psf_error = false
 
         [priors]
         "lens.theta_E" = { log_normal = { median = 1.2, scale = 0.2 } }
@@ -103,8 +105,10 @@ def model_of(tables: Mapping[str, Any]) -> LensModel:
     if unknown:
         raise ParameterError(f"unknown key {unknown[0]!r}; a model has {', '.join(_KEYS)}")
     settings = {key: tables[key] for key in ("sky", "dtype") if key in tables}
-    if not isinstance(settings.get("sky", True), bool):
-        raise ParameterError(f"sky must be true or false, got {settings['sky']!r}")
+    for key in ("sky", "psf_error"):
+        if not isinstance(tables.get(key, True), bool):
+            raise ParameterError(f"{key} must be true or false, got {tables[key]!r}")
+    settings["psf_error"] = PSFError() if tables.get("psf_error") else None
     if settings.get("dtype", "float32") not in ("float32", "float64"):
         raise ParameterError(f'dtype must be "float32" or "float64", got {settings["dtype"]!r}')
     for key, known in (("lens", _MASS), ("lens_light", _LIGHT)):
@@ -113,7 +117,13 @@ def model_of(tables: Mapping[str, Any]) -> LensModel:
                 raise ParameterError(f"{key} must be a list of profiles, got {tables[key]!r}")
             settings[key] = [_profile(each, known, f"{key}[{i}]") for i, each in enumerate(tables[key])]
     if "source" in tables:
-        settings["source"] = _profile(tables["source"], _SOURCES, "source")
+        given = tables["source"]
+        several = isinstance(given, Sequence) and not isinstance(given, str)
+        settings["source"] = (
+            [_profile(each, _SOURCES, f"source[{i}]") for i, each in enumerate(given)]
+            if several
+            else _profile(given, _SOURCES, "source")
+        )
     priors = tables.get("priors", {})
     if not isinstance(priors, Mapping):
         raise ParameterError(f"priors must be a table of parameters, got {priors!r}")
@@ -160,11 +170,13 @@ def tables_of(model: LensModel) -> Tables:
     tables = {
         "dtype": model.dtype,
         "sky": model.sky,
+        **({} if model.psf_error is None else {"psf_error": True}),
         "lens": [_described(profile, _MASS) for profile in model.lens],
         "lens_light": [_described(profile, _LIGHT) for profile in model.lens_light],
     }
-    if model.source is not None:
-        tables["source"] = _described(model.source, _SOURCES)
+    sources = [_described(profile, _SOURCES) for profile in model.sources]
+    if sources:
+        tables["source"] = sources[0] if len(sources) == 1 else sources
     return {**tables, "priors": {name: _plain(name, prior) for name, prior in model.priors.items()}}
 
 

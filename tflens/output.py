@@ -113,40 +113,47 @@ def summary(fit: Any) -> dict[str, Any]:
 
 
 def derived(fit: Any) -> dict[str, dict[str, Any]]:
-    """What follows from the parameters: flux of the source, and its magnification at the best point.
+    """What follows from the parameters: flux of every source, and the magnification at the best point.
 
-    The flux is that of the whole source before lensing; the magnification divides the light of the arcs, in the
-    frame of the fit, by it. Empty for a source without a total flux in closed form.
+    Fluxes are those of whole sources before lensing; the magnification divides the light of the arcs, in the frame of
+    the fit, by that of all sources. Empty if a source has no total flux in closed form.
     """
-    flux = source_flux(fit.model, {name: fit.posterior.draws(name) for name in fit.posterior.names})
+    model = fit.model
+    flux = source_fluxes(model, {name: fit.posterior.draws(name) for name in fit.posterior.names})
     if flux is None:
         return {}
-    low95, low, median, high, high95 = np.quantile(flux, [0.025, 0.16, 0.5, 0.84, 0.975])
-    best = {name: value.numpy() for name, value in fit.model.physical(fit.optimum.u[0]).items()}
-    best["source.amp"] = fit.best.amplitudes[fit.model.amplitude_names.index("source.amp")]
-    best_flux = float(source_flux(fit.model, best))
-    magnification = float(fit.best.lensed_source.sum()) / best_flux if best_flux > 0 else None
-    interval = {"median": median, "low": low, "high": high, "low95": low95, "high95": high95}
-    return {
-        "source.flux": {"unit": "counts/s", **_plain(interval)},
-        "source.magnification": {"unit": "", "best": magnification},
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, draws in flux.items():
+        low95, low, median, high, high95 = np.quantile(draws, [0.025, 0.16, 0.5, 0.84, 0.975])
+        interval = {"median": median, "low": low, "high": high, "low95": low95, "high95": high95}
+        found[name] = {"unit": "counts/s", **_plain(interval)}
+    best = {name: value.numpy() for name, value in model.physical(fit.optimum.u[0]).items()}
+    best |= dict(zip(model.amplitude_names, fit.best.amplitudes, strict=True))
+    unlensed = float(sum(source_fluxes(model, best).values()))
+    magnification = float(fit.best.lensed_source.sum()) / unlensed if unlensed > 0 else None
+    return {**found, "source.magnification": {"unit": "", "best": magnification}}
 
 
-def source_flux(model: Any, values: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Total flux of the source, counts/s, from parameters and `source.amp` of any shape.
+def source_fluxes(model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Total flux of every source, counts/s, by name, from parameters and amplitudes of any shape.
 
-    A neural source has unit flux, so its amplitude is the flux. None if the profile has no flux in closed form.
+    A source of pixels has unit flux, so its amplitude is the flux. None if a profile has no flux in closed form.
     """
-    amp = np.asarray(values["source.amp"], np.float64)
-    if model.latent_dim:
-        return amp
+    from tflens.light import Pixelated
+
     values = model.complete(values)
-    parameters = {name: np.asarray(values[f"source.{name}"], np.float64) for name in model.source.parameter_names}
-    try:
-        return amp * np.asarray(model.source.flux(**model.source.inputs(parameters)))
-    except ParameterError:
-        return None
+    found = {}
+    for label, source in model.labelled_sources():
+        amp = np.asarray(values[f"{label}.amp"], np.float64)
+        if isinstance(source, Pixelated):
+            found[f"{label}.flux"] = amp
+            continue
+        parameters = {name: np.asarray(values[f"{label}.{name}"], np.float64) for name in source.parameter_names}
+        try:
+            found[f"{label}.flux"] = amp * np.asarray(source.flux(**source.inputs(parameters)))
+        except ParameterError:
+            return None
+    return found
 
 
 def best_images(fit: Any) -> fits.HDUList:

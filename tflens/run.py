@@ -151,10 +151,9 @@ def describe_model(model: "LensModel") -> dict[str, Any]:
     """Components, priors and weights of a model in plain values: equal descriptions, equal models."""
     from tflens.galaxies import NeuralSource
 
-    components = [*model._lens_labels(), *model._lens_light_labels(), *model._source_labels()]
     description = {
         "components": {
-            label: {"profile": type(profile).__name__, **profile.get_config()} for label, profile in components
+            label: {"profile": type(profile).__name__, **profile.get_config()} for label, profile in model.labelled()
         },
         "priors": {",".join(entry.names): _describe(entry.prior) for entry in model.entries},
         "fixed": model.fixed,
@@ -162,8 +161,9 @@ def describe_model(model: "LensModel") -> dict[str, Any]:
         "sky": model.sky,
         "dtype": model.dtype,
     }
-    if isinstance(model.source, NeuralSource):
-        description["galaxies"] = describe_galaxies(model.source.name, model.source.version)
+    galaxies = [describe_galaxies(each.name, each.version) for each in model.sources if isinstance(each, NeuralSource)]
+    if galaxies:
+        description["galaxies"] = galaxies[0] if len(galaxies) == 1 else galaxies
     return description
 
 

@@ -3,6 +3,7 @@
 `fit` itself first looks for the light of the lens, of which this workload has none; the rest of it is here.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ _LIGHT = {"source_e1": "e1", "source_e2": "e2", "source_x": "center_x", "source_
 
 def run(problem: Problem, seed: int, clock: Clock, settings: FitSettings = SETTINGS) -> Result:
     """Image to posterior."""
+    settings = replace(settings, seed=seed)
     clock.lap("import")
     names = [_full_name(name) for name in NAMES]
     noise = np.ones_like(problem.image)

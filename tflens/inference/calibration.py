@@ -196,9 +196,11 @@ def _compare_source(mock: Mock, fit: Fit) -> dict[str, float]:
 
 
 def _true_brightness(mock: Mock, truth: LensModel) -> Brightness:
-    place = {name: tf.constant(mock.parameters[f"source.{name}"], tf.float64) for name in truth.source.parameter_names}
+    place = {
+        name: tf.constant(mock.parameters[f"source.{name}"], tf.float64) for name in truth.sources[0].parameter_names
+    }
     image = tf.constant(np.asarray(mock.stamp, np.float64) / np.sum(mock.stamp))
-    return lambda x, y: mock.flux * truth.source.brightness(x, y, image=image, **place).numpy()
+    return lambda x, y: mock.flux * truth.sources[0].brightness(x, y, image=image, **place).numpy()
 
 
 def _mean_brightness(fit: Fit) -> Brightness:
@@ -207,9 +209,9 @@ def _mean_brightness(fit: Fit) -> Brightness:
     u = posterior["u"].to_numpy().reshape(-1, model.dim)
     chosen = np.linspace(0, len(u) - 1, min(_DRAWS, len(u))).astype(int)
     points = tf.constant(u[chosen])
-    inputs = model.layer_inputs(model.physical(points), fit.compiled.source_image(points))["source"][0]
+    inputs = model.layer_inputs(model.physical(points), model.source_images(points))["source"][0]
     amplitudes = posterior["source.amp"].to_numpy().reshape(-1)[chosen, None, None]
-    return lambda x, y: np.mean(model.source.brightness(x, y, **inputs).numpy() * amplitudes, 0)
+    return lambda x, y: np.mean(model.sources[0].brightness(x, y, **inputs).numpy() * amplitudes, 0)
 
 
 def _error(result: dict[str, Any]) -> float:

@@ -524,8 +524,8 @@ def whiteness(
             )
             words += "narrow; take --noise-correlation auto, or a kernel from a larger image of the same kind"
         else:
-            words = f"the noise of the image is correlated {sky_noise}, as after drizzling, and the fit takes it for white: "
-            words += "intervals are too narrow; take --noise-correlation auto"
+            words = f"the noise of the image is correlated {sky_noise}, as after drizzling, and the fit takes it for "
+            words += "white: intervals are too narrow; take --noise-correlation auto"
         findings.append(Finding("noise", "warning", max(found for found, _ in in_sky), CORRELATION_SMALL, words))
     elif witness:
         value = max(found for found, _ in in_sky)

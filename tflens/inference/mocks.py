@@ -26,9 +26,9 @@ class Mock:
     Attributes:
         observation: image, noise and PSF.
         parameters: of mass, lens light and source, by the model's names.
-        stamp: the pixels of the source, `[n, n]`, None for a source that is a formula.
+        stamp: the pixels of the source, `[n, n]`, None for a source that is a formula, and for several sources.
         stamp_scale: side of the stamp's pixels at `scale` = 1, arcsec, or None.
-        flux: of the source, counts/s.
+        flux: of the source, counts/s; several sources share it at random.
         arcs: the lensed source without noise, `[ny, nx]`, counts/s per pixel.
         magnification: flux of the arcs over that of the source.
     """
@@ -114,23 +114,26 @@ class Survey:
         rng = np.random.default_rng(seed)
         u = tf.constant(rng.standard_normal(model.dim))
         parameters = {k: float(v) for k, v in model.physical(u).items()}
-        if model.latent_dim:
-            stamp = model.source.image(tf.cast(model.latents(u), model.dtype)[None])[0].numpy()
+        images = [stamp] if stamp is not None else [i[0] for i in model.source_images(tf.cast(u, model.dtype)[None])]
         fine = LensLayer(
             self.grid,
             mass=[_exact(profile) for profile in model.lens],
             lens_light=model.lens_light,
-            source=[model.source],
+            source=model.sources,
             psf=self.psf,
             supersampling=8,
             padding=max(self.psf.shape) // 2,
             dtype="float64",
         )
-        unit = None if stamp is None else tf.constant(np.asarray(stamp, np.float64) / np.sum(stamp))
-        inputs = model.layer_inputs({k: tf.constant(v, tf.float64) for k, v in parameters.items()}, unit)
-        *lights, arcs = (image.numpy() for image in fine.images(inputs))
-        arcs = arcs / float(model.source.flux(**inputs["source"][0]))
-        light, magnification = sum(lights), float(arcs.sum())
+        unit = [tf.constant(np.asarray(image, np.float64) / np.sum(image)) for image in images]
+        exact = {name: tf.constant(value, tf.float64) for name, value in parameters.items()}
+        inputs = model.layer_inputs(exact, unit)
+        seen = list(model.observed(tf.stack(fine.images(inputs)), exact).numpy())
+        fluxes = [float(source.flux(**each)) for source, each in zip(model.sources, inputs["source"], strict=True)]
+        shares = rng.dirichlet(np.ones(len(fluxes))) if len(fluxes) > 1 else [1.0]
+        light = sum(seen[: -len(fluxes)])
+        arcs = sum(s * image / f for s, image, f in zip(shares, seen[-len(fluxes) :], fluxes, strict=True))
+        magnification = float(arcs.sum())
         light = light * np.exp(rng.uniform(*np.log(self.lens_flux))) * arcs.sum() / light.sum()
         # Sky and photons. In these units the noise is 1 where the arcs peak, if the lens's light has faded there.
         signal = np.exp(rng.uniform(*np.log(self.peak_snr)))
@@ -139,8 +142,10 @@ class Survey:
         noise = np.sqrt(self.sky + (1 - self.sky) * (light + arcs) / signal)
         image = light + arcs + noise * rng.standard_normal(noise.shape)
         observation = Observation(image, noise, self.psf, self.grid.pixel_scale, name=name)
-        scale = None if stamp is None else model.source.pixel_scale
-        return Mock(observation, parameters, stamp, scale, float(flux), arcs, magnification)
+        pixels, scale = None, None
+        if images and len(model.sources) == 1:
+            pixels, scale = np.asarray(images[0]), model.sources[0].pixel_scale
+        return Mock(observation, parameters, pixels, scale, float(flux), arcs, magnification)
 
 
 def gaussian_psf(fwhm: float, pixel_scale: float) -> NDArray[np.float64]:
@@ -192,9 +197,9 @@ def _exact(profile: MassProfile) -> MassProfile:
 
 
 def _check(model: LensModel, stamp: NDArray[np.floating] | None) -> None:
-    if model.source is None or not model.lens_light:
+    if not model.sources or not model.lens_light:
         raise ParameterError("a mock needs a model with a source and with lens light")
-    takes_stamp = isinstance(model.source, Pixelated) and not model.latent_dim
+    takes_stamp = any(isinstance(source, Pixelated) for source in model.sources) and not model.latent_dim
     if takes_stamp != (stamp is not None):
         needs = "needs the galaxy's stamp" if takes_stamp else "draws its own galaxy and takes no stamp"
-        raise ParameterError(f"the source {model.source!r} of a mock {needs}")
+        raise ParameterError(f"the source {model.sources} of a mock {needs}")

@@ -4,10 +4,12 @@ Every loop is one compiled program over all starts; the host is only asked betwe
 """
 
 from collections.abc import Callable
+from functools import singledispatch
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from tflens.bands import BandsTarget
 from tflens.linear import LinearSolution, positivity_residual
 from tflens.model import LensTarget
 
@@ -122,8 +124,9 @@ class GaussNewton(NamedTuple):
     objective: tf.Tensor
 
 
+@singledispatch
 def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
-    """The Gauss-Newton system at one point u `[dim]`."""
+    """The Gauss-Newton system at one point u `[dim]`, of a `LensTarget` or a `BandsTarget`."""
     design, tangents = target.linearize(u)
     solution = target.solve(design)
     amplitudes, residual = solution.mean, solution.residual
@@ -141,6 +144,21 @@ def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
     )
     gradient = tf.linalg.matvec(jacobian, residual) + tf.linalg.matvec(rho_jacobian, rho) + u
     return GaussNewton(curvature, gradient, _objective(residual, rho, u))
+
+
+@gauss_newton.register
+def _(target: BandsTarget, u: tf.Tensor) -> GaussNewton:
+    dim = target.model.dim
+    curvature, gradient, objective = tf.eye(dim, dtype=u.dtype), u, tf.reduce_sum(u**2)
+    for band, each in target.targets.items():
+        own = target.model.of_band(band, u)
+        system = gauss_newton(each, own)
+        # The prior counts once, not in every band.
+        likelihood = system.curvature - tf.eye(tf.shape(own)[0], dtype=u.dtype)
+        curvature += tf.transpose(target.spread(band, tf.transpose(target.spread(band, likelihood))))
+        gradient += target.spread(band, system.gradient - own)
+        objective += system.objective - tf.reduce_sum(own**2)
+    return GaussNewton(curvature, gradient, objective)
 
 
 def _solution_tangents(
@@ -167,11 +185,21 @@ def _solution_tangents(
     return tf.cast(mean_tangents, dtype), tf.cast(sigma_tangents, dtype)
 
 
+@singledispatch
 def least_squares_objective(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
     """|whitened residual|^2 + positivity + |u|^2 for points `[batch, dim]`: what Levenberg-Marquardt minimises."""
     solution = target.linear(u)
     rho, _ = positivity_residual(solution, target.model.positive)
     return _objective(solution.residual, rho, u)
+
+
+@least_squares_objective.register
+def _(target: BandsTarget, u: tf.Tensor) -> tf.Tensor:
+    objective = tf.reduce_sum(u**2, -1)
+    for band, each in target.targets.items():
+        own = target.model.of_band(band, u)
+        objective += least_squares_objective(each, own) - tf.reduce_sum(own**2, -1)
+    return objective
 
 
 def _objective(residual: tf.Tensor, rho: tf.Tensor, u: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,5 @@
 """From an observation to a posterior: a first look, many starts, a polish, and a sampler."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -12,6 +11,7 @@ from scipy import ndimage
 from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
 from tflens.inference.check import Finding, check
+from tflens.inference.clock import Clock
 from tflens.inference.initial import (
     Glance,
     bulge_and_disc,
@@ -30,10 +30,10 @@ from tflens.mass import EPL, Shear
 from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
 
-_LIKELY = 3  # points of the search for which pixels are sampled finely enough
+LIKELY = 3  # points of the search for which pixels are sampled finely enough
 # Largest rendering errors, in units of the noise: of a lens by itself, and of lenses that share their sampling, whose
 # map of refinement would otherwise grow with every cusp.
-_RENDERING_ERROR, _SHARED_RENDERING_ERROR = 0.05, 0.2
+RENDERING_ERROR, _SHARED_RENDERING_ERROR = 0.05, 0.2
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ class Fitter:
         crop: bool = True,
         refine: np.ndarray | None = None,
     ) -> None:
-        if model.source is None:
+        if not model.sources:
             raise ParameterError("a lens cannot be fitted without a source: give LensModel a source")
         self.model, self.settings, self.crop = model, settings or FitSettings(), crop
         self._refine = refine
@@ -220,7 +220,7 @@ class Fitter:
             seed: instead of that of the settings.
         """
         settings = self.settings if seed is None else replace(self.settings, seed=seed)
-        clock = _Clock()
+        clock = Clock()
         monitor(Status("look", 0.0, np.zeros((0, 0))))
         shared = None if self.crop else self._compiled
         if shared and not shared.coarse.suits(observation):
@@ -244,7 +244,7 @@ class Fitter:
 
         starts = draw_starts(self.model, look, settings.starts, np.random.default_rng([settings.seed, 0]))
         found = search(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse))
-        target = shared.finer(found.u[:_LIKELY], settings.supersampling)
+        target = shared.finer(found.u[:LIKELY], settings.supersampling)
         progress = watch(monitor, target)
         optimum = polish(target, found, settings.polish_steps, progress)
         neighbours = find_neighbours(target, optimum.u[0])
@@ -283,7 +283,7 @@ class _Compiled:
     ) -> None:
         self.light, self.coarse, self._refine = light, coarse, refine
         self._make_sampler = make_sampler
-        self._tolerance = _RENDERING_ERROR if alone else _SHARED_RENDERING_ERROR
+        self._tolerance = RENDERING_ERROR if alone else _SHARED_RENDERING_ERROR
         self.sampler: Sampler | None = None
         self._fine: LensTarget | None = None
 
@@ -358,14 +358,3 @@ def find_neighbours(target: LensTarget, u: np.ndarray) -> np.ndarray:
             found |= ndimage.binary_dilation(blob, iterations=3)
     # The margin around a neighbour must not eat into arcs that pass close by.
     return found & target.mask & (best.lensed_source < target.noise)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps[name] = now - self._last
-        self._last = now

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 from tflens.files import write_atomically
 from tflens.grid import PixelGrid
 from tflens.inference.hmc import Chains
-from tflens.light import LightProfile
+from tflens.light import LightProfile, Pixelated
 from tflens.linear import sample_amplitudes
 from tflens.model import LensTarget
 
@@ -136,8 +136,7 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
 
     picked = rng.permutation(n_chains * n_draws)[:_IMAGE_DRAWS]
     images = target.component_images(tf.gather(flat, picked), tf.constant(amplitudes[picked], flat.dtype)).numpy()
-    behind = [i for i, name in enumerate(model.amplitude_names) if name == "source.amp"]
-    lensed = images[:, behind].sum(1)
+    lensed = images[:, list(model.source_amplitudes)].sum(1)
     predictions = _mean_and_spread("model", images.sum(1)) | _mean_and_spread("lensed_source", lensed)
     dims = {name: ["y", "x"] for name in predictions}
     source_grid = source_plane(target, physical)
@@ -173,38 +172,43 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
 
 
 def source_plane(target: LensTarget, physical: dict[str, np.ndarray], pixels: int = 100) -> PixelGrid:
-    """A grid around the source, wide enough for where its light is."""
-    model = target.model
-    median = {name: float(np.median(physical[name])) for name in physical if name.startswith("source.")}
-    center = tuple(median.get(f"source.center_{axis}", 0.0) for axis in "xy")
-    if model.latent_dim:
-        side = 44 * model.source.pixel_scale * median["source.scale"]
-    elif "source.R_sersic" in median:
-        side = 8 * median["source.R_sersic"]
-    else:
-        side = _side(model.source, {name: median[f"source.{name}"] for name in model.source.parameter_names}, center)
-    return PixelGrid((pixels, pixels), side / pixels, center)
+    """A square grid around the sources, wide enough for where their light is."""
+    median = {name: float(np.median(values)) for name, values in physical.items() if name.startswith("source")}
+    corners = []
+    for label, source in target.model.labelled_sources():
+        values = {name: median[f"{label}.{name}"] for name in source.parameter_names}
+        center = np.array([values.get(f"center_{axis}", 0.0) for axis in "xy"])
+        if isinstance(source, Pixelated):
+            side = 44 * source.pixel_scale * values["scale"]
+        else:
+            side = 8 * values["R_sersic"] if "R_sersic" in values else _side(source, values, center)
+        corners.append((center - side / 2, center + side / 2))
+    low, high = np.min([low for low, _ in corners], 0), np.max([high for _, high in corners], 0)
+    middle = (low + high) / 2
+    return PixelGrid((pixels, pixels), float((high - low).max()) / pixels, (float(middle[0]), float(middle[1])))
 
 
-def _side(source: LightProfile, values: dict[str, float], center: tuple[float, float]) -> float:
+def _side(source: LightProfile, values: dict[str, float], center: np.ndarray) -> float:
     """Side of a square that holds nearly all light of a source, arcsec; at most 32."""
     inputs = source.inputs({name: tf.constant(value, tf.float64) for name, value in values.items()})
     sides = 32.0 / 2.0 ** np.arange(8)[::-1]
     light = []
     for side in sides:
-        x, y = PixelGrid((100, 100), side / 100, center).coordinates()
+        x, y = PixelGrid((100, 100), side / 100, tuple(center)).coordinates()
         light.append(float(tf.reduce_sum(source.brightness(tf.constant(x), tf.constant(y), **inputs))) * side**2)
     return float(sides[np.argmax(np.array(light) >= 0.99 * light[-1])])
 
 
 def source_images(target: LensTarget, grid: PixelGrid, u: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
-    """Surface brightness of the unlensed source, counts/s/arcsec^2, `[draws, ny, nx]`."""
+    """Surface brightness of the unlensed sources together, counts/s/arcsec^2, `[draws, ny, nx]`."""
     model = target.model
-    x, y = (axis.astype(model.dtype) for axis in grid.coordinates())
+    x, y = (tf.constant(axis.astype(model.dtype)) for axis in grid.coordinates())
     points = tf.constant(u)
-    inputs = model.layer_inputs(model.physical(points), target.source_image(points))["source"][0]
-    brightness = model.source.brightness(tf.constant(x), tf.constant(y), **inputs).numpy()
-    return brightness * amplitudes[:, model.amplitude_names.index("source.amp"), None, None]
+    inputs = model.layer_inputs(model.physical(points), model.source_images(points))["source"]
+    unit = [source.brightness(x, y, **values).numpy() for source, values in zip(model.sources, inputs, strict=True)]
+    return sum(
+        image * amplitudes[:, place, None, None] for image, place in zip(unit, model.source_amplitudes, strict=True)
+    )
 
 
 def _draw_amplitudes(target: LensTarget, u: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -226,7 +230,8 @@ def _amplitudes(target: LensTarget, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
 def _amplitude_unit(name: str, model: Any) -> str:
     if name == "sky.amp":
         return "counts/s/pixel"
-    return "counts/s" if name == "source.amp" and model.latent_dim else "counts/s/arcsec^2"
+    of_unit_flux = {f"{label}.amp" for label, source in model.labelled_sources() if isinstance(source, Pixelated)}
+    return "counts/s" if name in of_unit_flux else "counts/s/arcsec^2"
 
 
 def _mean_and_spread(name: str, images: np.ndarray) -> dict[str, np.ndarray]:
