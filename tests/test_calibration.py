@@ -126,7 +126,7 @@ class TestFitter:
         fit = two_fits()[0][0]
         other = type(fit.observation)(fit.observation.image, fit.observation.noise, np.ones((3, 3)) / 9, 0.16)
         assert not fit.target.suits(other)
-        with pytest.raises(ParameterError, match="another PSF, or white noise .*: make a new LensTarget"):
+        with pytest.raises(ParameterError, match=r"another PSF, or white noise .*: make a new LensTarget"):
             fit.target.observe(other)
 
 
