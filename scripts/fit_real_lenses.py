@@ -3,9 +3,9 @@
     python scripts/fit_real_lenses.py --data ../shared/data/lenses --out runs/real_lenses
 
 Each FITS file is fitted as `tflens fit` would, with default settings but for the noise, whose correlation and size are
-measured on the blank sky of the image (`--noise-correlation auto --noise-scale auto`); the published radius (THETA_E of the header) is
-read only afterwards. Lenses that are finished in `--out` are not fitted again. The table is printed, and written with
-the commit of each fit to `docs/results/real_lenses.json`.
+measured on the blank sky of the image (`--noise-correlation auto --noise-scale auto`); the published radius (THETA_E of
+the header) is read only afterwards. Lenses that are finished in `--out` are not fitted again. The table is printed, and
+written with the commit of each fit to `docs/results/real_lenses.json`.
 """
 
 import argparse
