@@ -15,6 +15,7 @@ from tflens.cli import app
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.inference.calibration import MASS, compare, draw_mock, failed, figures, lens_model, survey
+from tflens.inference.check import check
 from tflens.inference.mocks import Mock, Survey
 from tflens.inference.pipeline import Fit, FitSettings, Fitter
 from tflens.light import Pixelated, Sersic
@@ -138,6 +139,7 @@ class TestCompare:
         for name, found in result["parameters"].items():
             assert found["truth"] == mock.parameters[name]
             assert found["rank"] == np.mean(fit.posterior.draws(name) < found["truth"])
+        assert result["checks"] == {finding.name: finding.level for finding in check(fit)}
         # An exponential disk as a Sersic profile: what is left is noise, and an unconverged chain.
         assert result["source"]["error"] < 0.3
         assert abs(result["source"]["flux"]) < 0.2

@@ -16,6 +16,7 @@ from scipy import stats
 from tflens.datasets.half_light import half_light_radius
 from tflens.galaxies import NeuralSource
 from tflens.grid import PixelGrid
+from tflens.inference.check import check
 from tflens.inference.mocks import Mock, Survey, gaussian_psf
 from tflens.inference.pipeline import Fit
 from tflens.light import LightProfile, Pixelated, Sersic
@@ -101,6 +102,7 @@ def compare(mock: Mock, fit: Fit) -> dict[str, Any]:
         "parameters": parameters,
         "source": _compare_source(mock, fit),
         **{key: found[key] for key in keys},
+        "checks": {finding.name: finding.level for finding in check(fit)},
         "peak_snr": float((mock.arcs / mock.observation.noise).max()),
         "arcs_snr": float(np.sqrt(np.sum((mock.arcs / mock.observation.noise) ** 2))),
         "magnification": mock.magnification,
