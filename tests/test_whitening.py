@@ -323,7 +323,7 @@ class TestLikelihood:
         for kind, this in (("right", target()), ("white", white_target())):
             z = []
             for image in images:
-                data = whiten(tf.constant(image), tf.constant(this._taps)).numpy().reshape(-1)
+                data = whiten(tf.constant(image), tf.constant(this.seen.taps)).numpy().reshape(-1)
                 # So wide a prior that it has no part in the law.
                 solution = marginalize(design[kind], tf.constant(data), 1e6, this.model.positive)
                 z.append((solution.mean[0] - truth) / np.sqrt(np.diag(solution.covariance[0])))
@@ -378,8 +378,8 @@ class TestSharing:
         mask[:, :6] = False
         this.use(mask)
         other = LensTarget(tiny_lens.model(), observation().with_mask(mask))
-        np.testing.assert_array_equal(this._taps, other._taps)
-        np.testing.assert_array_equal(this._data, other._data)
+        np.testing.assert_array_equal(this.seen.taps, other.seen.taps)
+        np.testing.assert_array_equal(this.seen.data, other.seen.data)
 
     def test_a_frame(self):
         """Beyond the frame nothing is known: its border is one of the image."""
@@ -388,4 +388,4 @@ class TestSharing:
         cut = observation()
         part = Observation(cut.image[frame], cut.noise[frame], np.ones((1, 1)), 0.15, cut.mask[frame])
         expected = whitening_taps(part.noise, part.mask, CORRELATED)
-        np.testing.assert_array_equal(this._taps, expected)
+        np.testing.assert_array_equal(this.seen.taps, expected)

@@ -13,7 +13,12 @@ class Density(ABC):
 
     Whoever has another one defines `log_likelihood` and `value_and_gradient`; it needs a `model` too, with the number
     `dim` of its coordinates and their `dtype`.
+
+    Attributes:
+        lenses: how many lenses the points of a batch are of, as many of each.
     """
+
+    lenses = 1
 
     def __init__(self) -> None:
         self._programs: dict[Callable[..., Any], Callable[..., Any]] = {}
@@ -32,6 +37,14 @@ class Density(ABC):
             u: points `[batch, dim]`.
             power: to which the likelihood is raised, a number; below 1 it is tempered.
         """
+
+    def of(self, lens: tf.Tensor) -> "Density":
+        """The log posterior of one of several lenses, for use within a compiled program."""
+        return self
+
+    def lens_of_each(self, points: int) -> tf.Tensor:
+        """Numbers of the lenses that points `[points, dim]` are of."""
+        return tf.repeat(tf.range(self.lenses), points // self.lenses)
 
     def log_prior(self, u: tf.Tensor) -> tf.Tensor:
         """Log prior -|u|^2 / 2, `[batch]`, without its constant."""

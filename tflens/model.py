@@ -1,10 +1,11 @@
 """The lens model: components and priors, from base-space values u ~ N(0, I) to the log posterior of an observation."""
 
+import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -24,9 +25,48 @@ from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base
 from tflens.profile import Profile
 from tflens.psf_error import PSFError
 from tflens.refinement import rendering_error, suggest_refinement
-from tflens.whitening import taps_for, whiten, whitening_taps
+from tflens.whitening import deflate, taps_for, whiten, whitening_taps
 
 Frame = tuple[slice, slice]
+
+
+class Seen(NamedTuple):
+    """An observation as the likelihood takes it; or several, with a first axis of lenses.
+
+    Attributes:
+        taps, modes: what images are whitened with (`tflens.whitening`), `[taps, ny, nx]` and `[modes, pixels]`.
+        data: the whitened image, `[pixels]`.
+        prior_scale: of the amplitudes (`tflens.linear.marginalize`), a number.
+    """
+
+    taps: tf.Tensor
+    modes: tf.Tensor
+    data: tf.Tensor
+    prior_scale: tf.Tensor
+
+    def of(self, lens: tf.Tensor) -> "Seen":
+        """One of several, or some `[n]` of them."""
+        return Seen(*(tf.gather(each, lens) for each in self))
+
+
+class Forgiven(Protocol):
+    """What the model of a source may miss: patterns in the image that `LensTarget.forgive` takes for noise.
+
+    Attributes:
+        stamps: `[n, ny, nx]`, the patterns in the source, counts/s per pixel of its stamp.
+        images: `[n, ny, nx]`, seen through the lens, counts/s per pixel.
+    """
+
+    stamps: np.ndarray
+    images: np.ndarray
+
+    @property
+    def modes(self) -> np.ndarray:
+        """`[n, pixels]` of whitened images, orthogonal, of length sqrt(1 - 1 / sqrt(1 + v)) where the pattern's
+        variance is v beside the noise's 1: what `tflens.whitening.deflate` takes."""
+
+    def coefficients(self, residual: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Mean amplitudes of `images` given whitened residuals `[..., pixels]`, or a draw of them."""
 
 
 class LatentSource(Protocol):
@@ -333,6 +373,7 @@ class LensTarget(Density):
         frame: rows and columns of the image to compute, all by default; coordinates stay those of the whole image.
         supersampling: samples along each side of a pixel, at the nodes of a Gauss-Legendre rule.
         refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refined` makes one.
+        modes: how many patterns in the image can be taken for uncertain, see `forgive`.
 
     Raises:
         ParameterError: a source takes an image and has none of its own.
@@ -353,6 +394,7 @@ class LensTarget(Density):
         frame: Frame | None = None,
         supersampling: int = 1,
         refine: np.ndarray | None = None,
+        modes: int = 0,
     ) -> None:
         for number in model.of_images:
             if not model.latent_dims[number]:
@@ -376,10 +418,10 @@ class LensTarget(Density):
             dtype=model.dtype,
         )
         # Variables, so that data of the same shape can be exchanged without compiling anything again.
-        taps = np.zeros((taps_for(observation.noise_correlation), *self.grid.shape))
-        self._taps = tf.Variable(taps, dtype=model.dtype, trainable=False)
-        self._data = tf.Variable(np.zeros(taps[0].size), dtype=model.dtype, trainable=False)
-        self.prior_scale = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        pixels = self.grid.shape[0] * self.grid.shape[1]
+        shapes = Seen((taps_for(observation.noise_correlation), *self.grid.shape), (modes, pixels), (pixels,), ())
+        types = Seen(*[model.dtype] * 3, "float64")
+        self.seen = Seen(*(tf.Variable(tf.zeros(*of), trainable=False) for of in zip(shapes, types, strict=True)))
         self._take(observation)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
         self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
@@ -419,7 +461,8 @@ class LensTarget(Density):
         return same_taps and mine.grid == observation.grid and np.array_equal(mine.psf, observation.psf)
 
     def use(self, mask: np.ndarray) -> None:
-        """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again.
+        """Changes which pixels of the frame count, `[ny, nx]`, True = used; nothing is compiled again, and nothing
+        forgiven any more.
 
         Raises:
             ParameterError: the mask has another shape than the frame, or uses a pixel that the observation does not.
@@ -432,20 +475,59 @@ class LensTarget(Density):
                 f"uses; got shape {mask.shape}"
             )
         self.mask = mask
-        taps = whitening_taps(self.noise, mask, self.observation.noise_correlation)
-        data = whiten(tf.constant(self.image), tf.constant(taps)).numpy()
-        self._taps.assign(taps)
-        self._data.assign(data.reshape(-1))
+        self.seen.taps.assign(whitening_taps(self.noise, mask, self.observation.noise_correlation))
+        self.forgive(None)
+
+    def given(self, seen: Seen) -> "LensTarget":
+        """The same programs for another observation, within a program of another target."""
+        other = copy.copy(self)
+        other.seen = seen
+        return other
+
+    @property
+    def modes(self) -> int:
+        """How many patterns `forgive` takes at the most."""
+        return int(self.seen.modes.shape[0])
+
+    def forgive(self, discrepancy: "Forgiven | None") -> None:
+        """Takes some patterns in the image for uncertain beyond the noise; nothing is compiled again.
+
+        Args:
+            discrepancy: `tflens.inference.discrepancy.Discrepancy` or its like; None for nothing.
+
+        Raises:
+            ParameterError: it has more modes than the target, or they have another number of pixels.
+        """
+        most, pixels = self.seen.modes.shape
+        modes = np.zeros((0, pixels)) if discrepancy is None else discrepancy.modes
+        if len(modes) > most or modes.shape[1] != pixels:
+            raise ParameterError(
+                f"LensTarget.forgive takes up to {most} modes of {pixels} pixels, got an array of shape {modes.shape}; "
+                "make the target with more `modes`"
+            )
+        self.discrepancy = discrepancy
+        self.seen.modes.assign(np.pad(modes, ((0, most - len(modes)), (0, 0))))
+        self.seen.data.assign(self.whitened(self.image).reshape(-1))
+
+    def whitened(self, images: np.ndarray) -> np.ndarray:
+        """Images `[...batch, ny, nx]` of the frame in the coordinates of the likelihood, `[...batch, pixels]`: divided
+        by their noise, decorrelated, and without most of what is forgiven."""
+        return self._whiten(tf.constant(images, self.model.dtype), self.seen).numpy()
 
     def _take(self, observation: Observation) -> None:
         self.observation = observation
         self.image, self.noise = observation.image[self.frame], observation.noise[self.frame]
         self.use(observation.mask[self.frame])
         # A component brighter than the whole image in signal-to-noise is what the data rule out, and no more.
-        self.prior_scale.assign(max(10.0, np.linalg.norm(self._data.numpy().astype(np.float64))))
+        self.seen.prior_scale.assign(max(10.0, np.linalg.norm(self.seen.data.numpy().astype(np.float64))))
 
     def refined(
-        self, u: np.ndarray, supersampling: int, tolerance: float = 0.05, at_least: np.ndarray | None = None
+        self,
+        u: np.ndarray,
+        supersampling: int,
+        tolerance: float = 0.05,
+        at_least: np.ndarray | None = None,
+        modes: int = 0,
     ) -> "LensTarget":
         """The same target sampled more finely, and most finely where models near given points need it.
 
@@ -454,6 +536,7 @@ class LensTarget(Density):
             supersampling: samples along each side of a pixel.
             tolerance: largest rendering error of any of them in any pixel, in units of the noise.
             at_least: a map `[ny, nx]` for `LensLayer`'s `refine` that the new one is to contain.
+            modes: of the new target.
 
         Raises:
             ParameterError: `supersampling` is not a whole number from 1.
@@ -465,7 +548,7 @@ class LensTarget(Density):
         refine = suggest_refinement(layer, *self._scene(u), tolerance)
         if at_least is not None:
             refine = np.maximum(refine, at_least)
-        target = LensTarget(self.model, self.observation, self.frame, supersampling, refine)
+        target = LensTarget(self.model, self.observation, self.frame, supersampling, refine, modes)
         target.use(self.mask)
         return target
 
@@ -485,7 +568,7 @@ class LensTarget(Density):
 
     def design(self, u: tf.Tensor) -> tf.Tensor:
         """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`."""
-        return self._compiled_design(u[..., : self.model.physical_dim], self._taps, self.model.source_images(u))
+        return self._compiled_design(u[..., : self.model.physical_dim], self.seen, self.model.source_images(u))
 
     def linearize(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The design at one point and its derivative in every direction of u, by forward-mode differentiation.
@@ -503,7 +586,7 @@ class LensTarget(Density):
         directions = tf.eye(model.physical_dim, dtype=u.dtype)
         images = model.source_images(u[None])
         still = [tf.repeat(image, model.physical_dim, axis=0) for image in images]
-        tangents = [self._compiled_tangents(lanes, directions, self._taps, still)]
+        tangents = [self._compiled_tangents(lanes, directions, self.seen, still)]
         for number, source in enumerate(model.of_images):
             dim = model.latent_dims[source]
             latents = tf.repeat(model.latents_of(source, u)[None], dim, axis=0)
@@ -511,7 +594,7 @@ class LensTarget(Density):
                 turned = model.sources[source].image(latents)
             seen = [*images[:number], turned, *images[number + 1 :]]
             by_latents = self._compiled_source_tangents(
-                physical[None], self._taps, seen, accumulator.jvp(turned), number
+                physical[None], self.seen, seen, accumulator.jvp(turned), number
             )
             before = model.source_amplitudes[source]
             after = len(model.amplitude_names) - 1 - before
@@ -524,7 +607,7 @@ class LensTarget(Density):
 
     def solve(self, design: tf.Tensor) -> LinearSolution:
         """Amplitudes in closed form for a given `design`."""
-        return marginalize(design, self._data, self.prior_scale, self.model.positive)
+        return marginalize(design, self.seen.data, self.seen.prior_scale, self.model.positive)
 
     def log_likelihood(self, u: tf.Tensor) -> tf.Tensor:
         """Log marginal likelihood `[batch]`, without the constant of the noise's normalisation."""
@@ -557,68 +640,107 @@ class LensTarget(Density):
         amplitudes = self.linear(point).mean
         images = self.component_images(point, amplitudes).numpy()[0]
         left = self.image - images.sum(0)
+        missed = self.missed(left)
+        left = left - missed
         residual = np.where(self.mask, left / self.noise, np.nan)
         whitened = None
         if self.observation.noise_correlation is not None:
             taps = whitening_taps(self.noise, self.mask, self.observation.noise_correlation)
             whitened = np.where(self.mask, whiten(tf.constant(left), tf.constant(taps)).numpy(), np.nan)
-        lensed = images[list(self.model.source_amplitudes)].sum(0)
-        return Evaluation(images.sum(0), images.sum(0) - lensed, lensed, residual, amplitudes.numpy()[0], whitened)
+        lens_light = images.sum(0) - images[list(self.model.source_amplitudes)].sum(0)
+        image = images.sum(0) + missed
+        return Evaluation(image, lens_light, image - lens_light, residual, amplitudes.numpy()[0], whitened)
 
-    def _physical_design(self, physical: tf.Tensor, taps: tf.Tensor, sources: Sequence[tf.Tensor]) -> tf.Tensor:
-        images = whiten(self._unit_images(physical, sources), taps)
-        return tf.reshape(images, [tf.shape(images)[0], len(self.model.positive), self.image.size])
+    def missed(self, left: np.ndarray) -> np.ndarray:
+        """What of residual images `[..., ny, nx]`, counts/s per pixel, is light of the source that its model cannot
+        have: the mean of what is forgiven."""
+        if self.discrepancy is None:
+            return np.zeros_like(left)
+        return np.tensordot(self.discrepancy.coefficients(self.white(left)), self.discrepancy.images, 1)
+
+    def white(self, images: np.ndarray) -> np.ndarray:
+        """Images `[..., ny, nx]` of the frame whitened, `[..., pixels]`, with nothing forgiven."""
+        return whiten(tf.constant(images), tf.cast(self.seen.taps, tf.float64)).numpy().reshape(*images.shape[:-2], -1)
+
+    def respond(self, u: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
+        """Images `[n, ny, nx]` of small changes `[n, ny, nx]` of the pixels of the model's only image, seen through the
+        lens at one point u `[dim]`, for a source of unit amplitude."""
+        unit = Seen(tf.ones([1, *self.grid.shape], u.dtype), tf.zeros([0, self.image.size], u.dtype), u, u)
+        images = [tf.repeat(image, changes.shape[0], axis=0) for image in self.model.source_images(u[None])]
+        flat = self._source_tangents(u[None, : self.model.physical_dim], unit, images, changes, 0)
+        return tf.reshape(flat, [changes.shape[0], *self.grid.shape])
+
+    def _physical_design(self, physical: tf.Tensor, seen: Seen, sources: Sequence[tf.Tensor]) -> tf.Tensor:
+        return self._whiten(self._unit_images(physical, sources), seen)
+
+    def _whiten(self, images: tf.Tensor, seen: Seen) -> tf.Tensor:
+        white = whiten(images, seen.taps)
+        return deflate(tf.reshape(white, tf.concat([tf.shape(white)[:-2], [self.image.size]], 0)), seen.modes)
 
     def _tempered(self, u: tf.Tensor, power: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        constants = self._taps, self._data, self.prior_scale
+        return self.tempered(u, power, self.seen)
+
+    def tempered(
+        self, u: tf.Tensor, power: tf.Tensor, seen: Seen, lens: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """`value_and_gradient`, not compiled, given what is observed.
+
+        Args:
+            u: points `[batch, dim]`.
+            power: to which the likelihood is raised.
+            seen: an observation; or several.
+            lens: which of several it is for each point, `[batch]`.
+        """
+        lenses = [] if lens is None else [lens]
         if not self.model.latent_dim:
-            return tuple(in_streams(lambda part: self._compiled_posterior(part, power, *constants), [u]))
+            program = lambda u, *lens: self._compiled_posterior(u, lens, power, seen)  # noqa: E731
+            return tuple(in_streams(program, [u, *lenses]))
         with tf.GradientTape() as tape:
             tape.watch(u)
             images = self.model.source_images(u)
         value, by_physical, *by_images = in_streams(
-            lambda physical, *images: self._compiled_likelihood(physical, images, *constants),
-            [u[:, : self.model.physical_dim], *images],
+            lambda physical, *others: self._compiled_likelihood(
+                physical, others[: len(images)], others[len(images) :], seen
+            ),
+            [u[:, : self.model.physical_dim], *images, *lenses],
         )
         by_latents = self.model.latents(tape.gradient(images, u, output_gradients=by_images))
         return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
 
     def _physical_posterior(
-        self, u: tf.Tensor, power: tf.Tensor, taps: tf.Tensor, data: tf.Tensor, prior_scale: tf.Tensor
+        self, u: tf.Tensor, lens: Sequence[tf.Tensor], power: tf.Tensor, seen: Seen
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        value, gradient = self._physical_likelihood(u, (), taps, data, prior_scale)
+        value, gradient = self._physical_likelihood(u, (), lens, seen)
         return power * value + self.log_prior(u), power * gradient - u
 
     def _physical_likelihood(
-        self,
-        physical: tf.Tensor,
-        images: Sequence[tf.Tensor],
-        taps: tf.Tensor,
-        data: tf.Tensor,
-        prior_scale: tf.Tensor,
+        self, physical: tf.Tensor, images: Sequence[tf.Tensor], lens: Sequence[tf.Tensor], seen: Seen
     ) -> list[tf.Tensor]:
-        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the sources' pixels."""
+        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the sources' pixels; `lens`
+        is empty, or has the number of each point's lens among several."""
 
         def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
+            points = arguments[: 1 + len(images)]
+            theirs = seen.of(arguments[-1]) if lens else seen
             with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                design = self._physical_design(arguments[0], taps, arguments[1:])
-                value = marginalize(design, data, prior_scale, self.model.positive).log_likelihood
-            return [value, *tape.gradient(value, arguments)]
+                tape.watch(points)
+                design = self._physical_design(points[0], theirs, points[1:])
+                value = marginalize(design, theirs.data, theirs.prior_scale, self.model.positive).log_likelihood
+            return [value, *tape.gradient(value, points)]
 
         arguments = [physical, *images]
         outputs = [tf.TensorSpec(shape, physical.dtype) for shape in ([], *(a.shape[1:] for a in arguments))]
-        return in_chunks(lanes, arguments, outputs, chunk_size(self.layer.samples))
+        return in_chunks(lanes, [*arguments, *lens], outputs, chunk_size(self.layer.samples))
 
     def _physical_tangents(
-        self, physical: tf.Tensor, directions: tf.Tensor, taps: tf.Tensor, images: Sequence[tf.Tensor]
+        self, physical: tf.Tensor, directions: tf.Tensor, seen: Seen, images: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         with ForwardAccumulator(physical, directions) as accumulator:
-            design = self._physical_design(physical, taps, images)
+            design = self._physical_design(physical, seen, images)
         return accumulator.jvp(design)
 
     def _source_tangents(
-        self, physical: tf.Tensor, taps: tf.Tensor, images: Sequence[tf.Tensor], directions: tf.Tensor, number: int
+        self, physical: tf.Tensor, seen: Seen, images: Sequence[tf.Tensor], directions: tf.Tensor, number: int
     ) -> tf.Tensor:
         """Tangents `[n, pixels]` of a whitened source, seen through one lens, in n directions of the pixels of image
         `number`."""
@@ -627,8 +749,8 @@ class LensTarget(Density):
             inputs = self.model.layer_inputs(values, images)
             # What the other sources are is compiled away.
             lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]]
-            lensed = whiten(self.model.observed(lensed[:, None], values)[:, 0], taps)
-        return tf.reshape(accumulator.jvp(lensed), [tf.shape(directions)[0], self.image.size])
+            lensed = self._whiten(self.model.observed(lensed[:, None], values)[:, 0], seen)
+        return accumulator.jvp(lensed)
 
     def _unit_images(self, physical: tf.Tensor, sources: Sequence[tf.Tensor]) -> tf.Tensor:
         values = self.model.physical(physical)

@@ -73,7 +73,8 @@ def whiten(images: tf.Tensor, taps: tf.Tensor) -> tf.Tensor:
 
     Args:
         images: in the unit of the noise.
-        taps: of `whitening_taps`, of the images' type.
+        taps: of `whitening_taps`, of the images' type; or `[batch, taps, ny, nx]`, others for each image of the first
+            axis of images `[batch, components, ny, nx]`.
 
     Example:
         >>> taps = whitening_taps(np.full((1, 3), 2.0), np.array([[True, False, True]]))
@@ -81,10 +82,10 @@ def whiten(images: tf.Tensor, taps: tf.Tensor) -> tf.Tensor:
         array([[0.5, 0. , 1.5]], dtype=float32)
     """
     taps = tf.convert_to_tensor(taps)
-    if taps.shape[0] == 1:
-        return images * taps[0]
-    size = taps.shape[1:]
-    rows = tf.unstack(taps)
+    size = taps.shape[-2:]
+    rows = tf.unstack(taps if taps.shape.rank == 3 else taps[:, :, None], axis=-3 if taps.shape.rank == 3 else 1)
+    if len(rows) == 1:
+        return images * rows[0]
 
     # Left to itself, reverse mode would pad and add up one image for each tap.
     @tf.custom_gradient
@@ -97,6 +98,29 @@ def whiten(images: tf.Tensor, taps: tf.Tensor) -> tf.Tensor:
         return _weighted_sum(images, rows, _PLACES), adjoint
 
     return apply(images)
+
+
+def deflate(white: tf.Tensor, modes: tf.Tensor) -> tf.Tensor:
+    """Whitened images `[...batch, pixels]` as they are white once more, if some patterns in them vary beside the noise.
+
+    With a covariance of 1 + sum v_k q_k q_k^T its inverse root is 1 - sum (1 - 1 / sqrt(1 + v_k)) q_k q_k^T.
+
+    Args:
+        white: images of unit noise.
+        modes: `[n, pixels]`, sqrt(1 - 1 / sqrt(1 + v_k)) q_k with orthonormal patterns q_k of variances v_k; or
+            `[batch, n, pixels]`, others for each image of the first axis of images `[batch, components, pixels]`.
+
+    Example:
+        >>> modes = tf.constant([[np.sqrt(1 - 1 / np.sqrt(1 + 3.0)), 0.0]])  # the first pixel has a variance of 4
+        >>> deflate(tf.constant([[2.0, 2.0]], tf.float64), modes).numpy()
+        array([[1., 2.]])
+    """
+    modes = tf.convert_to_tensor(modes)
+    if modes.shape[-2] == 0:
+        return white
+    if modes.shape.rank == 3:
+        return white - tf.matmul(tf.matmul(white, modes, transpose_b=True), modes)
+    return white - tf.tensordot(tf.tensordot(white, modes, [[-1], [1]]), modes, 1)
 
 
 # (dy, dx) of the pixel itself, and of those before it by rows that lie within a disc: corners tell the least.

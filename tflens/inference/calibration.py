@@ -19,6 +19,7 @@ from tflens.grid import PixelGrid
 from tflens.inference.check import check
 from tflens.inference.mocks import Mock, Survey, gaussian_psf
 from tflens.inference.pipeline import Fit
+from tflens.inference.posterior import draw_missed, source_inputs
 from tflens.light import LightProfile, Pixelated, Sersic
 from tflens.mass import EPL, Shear
 from tflens.model import LensModel
@@ -96,7 +97,17 @@ def compare(mock: Mock, fit: Fit) -> dict[str, Any]:
             "r_hat": row.r_hat,
         }
     found = fit.diagnostics()
-    keys = ("max_r_hat", "min_ess", "acceptance", "divergences", "chi2", "chi2_arcs", "starts_agreeing", "latent_norm")
+    keys = (
+        "max_r_hat",
+        "min_ess",
+        "acceptance",
+        "divergences",
+        "chi2",
+        "chi2_arcs",
+        "starts_agreeing",
+        "latent_norm",
+        "discrepancy",
+    )
     return {
         "name": mock.observation.name,
         "parameters": parameters,
@@ -207,13 +218,14 @@ def _true_brightness(mock: Mock, truth: LensModel) -> Brightness:
 
 def _mean_brightness(fit: Fit) -> Brightness:
     """Of the source over draws that are spread evenly over the chains."""
-    posterior, model = fit.posterior.data.posterior, fit.model
+    posterior, model, target = fit.posterior.data.posterior, fit.model, fit.target
     u = posterior["u"].to_numpy().reshape(-1, model.dim)
     chosen = np.linspace(0, len(u) - 1, min(_DRAWS, len(u))).astype(int)
-    points = tf.constant(u[chosen])
-    inputs = model.layer_inputs(model.physical(points), model.source_images(points))["source"][0]
-    amplitudes = posterior["source.amp"].to_numpy().reshape(-1)[chosen, None, None]
-    return lambda x, y: np.mean(model.sources[0].brightness(x, y, **inputs).numpy() * amplitudes, 0)
+    amplitudes = np.stack([posterior[name].to_numpy().reshape(-1)[chosen] for name in model.amplitude_names], 1)
+    images = target.component_images(tf.constant(u[chosen]), tf.constant(amplitudes, model.dtype)).numpy()
+    field, _ = draw_missed(target, target.image - images.sum(1), np.random.default_rng(fit.settings.seed))
+    ((source, inputs, amplitude),) = source_inputs(target, u[chosen], amplitudes, field)
+    return lambda x, y: np.mean(source.brightness(x, y, **inputs).numpy() * amplitude[:, None, None], 0)
 
 
 def _error(result: dict[str, Any]) -> float:

@@ -77,6 +77,8 @@ class Sampler:
         dim: number of coordinates.
         dtype: of the coordinates.
         transitions: of one call of the program.
+        lenses: how many densities there are side by side, with as many chains `[lenses * chains, dim]` of each. Each
+            has coordinates and a step size of its own; their trajectories have equally many steps.
     """
 
     def __init__(
@@ -85,28 +87,37 @@ class Sampler:
         dim: int,
         dtype: Any = "float32",
         transitions: int = _CHUNK,
+        lenses: int = 1,
     ) -> None:
         self.log_prob = log_prob
-        self.transitions = transitions
-        self.origin = tf.Variable(np.zeros(dim), dtype=dtype, trainable=False)
-        self.factor = tf.Variable(np.eye(dim), dtype=dtype, trainable=False)
+        self.transitions, self.lenses = transitions, lenses
+        self.origin = tf.Variable(np.zeros((lenses, dim)), dtype=dtype, trainable=False)
+        self.factor = tf.Variable(np.tile(np.eye(dim), (lenses, 1, 1)), dtype=dtype, trainable=False)
         self.transit = tf.function(self._transit, autograph=False)
 
-    def whiten(self, origin: np.ndarray, factor: np.ndarray) -> None:
-        """Changes the coordinates w that chains move in: u = origin + factor w."""
-        self.origin.assign(origin.astype(self.origin.dtype.as_numpy_dtype))
-        self.factor.assign(factor.astype(self.factor.dtype.as_numpy_dtype))
+    def whiten(self, origin: np.ndarray, factor: np.ndarray, lens: int = 0) -> None:
+        """Changes the coordinates w that the chains of a lens move in: u = origin + factor w."""
+        self.origin[lens].assign(origin.astype(self.origin.dtype.as_numpy_dtype))
+        self.factor[lens].assign(factor.astype(self.factor.dtype.as_numpy_dtype))
 
-    def to_w(self, u: np.ndarray) -> tf.Tensor:
-        """Whitened coordinates of points `[n, dim]`."""
-        factor, origin = (each.numpy().astype(np.float64) for each in (self.factor, self.origin))
-        return tf.constant(linalg.solve_triangular(factor, (u - origin).T, lower=True).T, self.origin.dtype)
+    def to_w(self, u: np.ndarray, lens: int = 0) -> np.ndarray:
+        """Whitened coordinates of points `[n, dim]` of a lens."""
+        factor, origin = (each[lens].numpy().astype(np.float64) for each in (self.factor, self.origin))
+        return linalg.solve_triangular(factor, (u - origin).T, lower=True).T.astype(self.origin.dtype.as_numpy_dtype)
 
-    def move(self, w: tf.Tensor, step_size: float, trajectory: float, rng: np.random.Generator) -> Piece:
-        """A chunk of transitions of chains at `w`, on trajectories of about a given length, in whitened units."""
-        leapfrog_steps = int(np.clip(round(trajectory / step_size * rng.uniform(0.7, 1.3)), 1, _MAX_LEAPFROG))
+    def move(self, w: tf.Tensor, step_size: np.ndarray, trajectory: np.ndarray, rng: np.random.Generator) -> Piece:
+        """A chunk of transitions of chains at `w`, on trajectories of about given lengths, in whitened units.
+
+        Args:
+            w: `[lenses * chains, dim]`.
+            step_size: at the most, `[lenses]`; trajectories have as many steps as that of the lens that needs most.
+            trajectory: `[lenses]`.
+            rng: of the sampler.
+        """
+        wanted = trajectory / step_size
+        leapfrog_steps = int(np.clip(round(wanted.max() * rng.uniform(0.7, 1.3)), 1, _MAX_LEAPFROG))
         points, u, density, log_accept = self.transit(
-            w, tf.constant(step_size, w.dtype), tf.constant(leapfrog_steps), draw_seed(rng)
+            w, self._of_chains(step_size * wanted / wanted.max(), w), tf.constant(leapfrog_steps), draw_seed(rng)
         )
         log_accept = np.nan_to_num(log_accept.numpy(), nan=-np.inf)
         return Piece(
@@ -129,8 +140,17 @@ class Sampler:
         )
         return points, self._to_u(points), density, log_accept
 
+    def _of_chains(self, of_lenses: np.ndarray, w: tf.Tensor) -> tf.Tensor:
+        """Numbers `[lenses]` for each chain, `[lenses * chains, 1]`; a scalar if there is one lens."""
+        if self.lenses == 1:
+            return tf.constant(of_lenses[0], w.dtype)
+        return tf.constant(np.repeat(of_lenses, w.shape[0] // self.lenses)[:, None], w.dtype)
+
     def _to_u(self, w: tf.Tensor) -> tf.Tensor:
-        return self.origin + tf.linalg.matvec(self.factor, w)
+        if self.lenses == 1:
+            return self.origin[0] + tf.linalg.matvec(self.factor[0], w)
+        by_lens = tf.reshape(w, [*w.shape[:-2], self.lenses, -1, w.shape[-1]])
+        return tf.reshape(self.origin[:, None] + tf.matmul(by_lens, self.factor, transpose_b=True), w.shape)
 
 
 def sample(
@@ -167,11 +187,49 @@ def sample(
         target_acceptance: that the step size is adapted to. Where the posterior is narrower than elsewhere, steps that
             suit the rest of it leave a chain stuck for long: so more than the 0.65-0.8 that suit a Gaussian.
     """
-    dim, dtype = len(center), center.dtype
+    return sample_each(
+        sampler,
+        center[None],
+        lambda _, points: curvature(points),
+        chains=chains,
+        warmup=warmup,
+        draws=draws,
+        seed=seed,
+        target_acceptance=target_acceptance,
+        progress=progress,
+    )[0]
+
+
+def sample_each(
+    sampler: Sampler,
+    centers: np.ndarray,
+    curvature: Callable[[int, np.ndarray], np.ndarray],
+    *,
+    chains: int = 8,
+    warmup: int = 120,
+    draws: int = 300,
+    seed: int = 0,
+    target_acceptance: float = 0.9,
+    progress: Progress = silent,
+) -> list[Chains]:
+    """What `sample` does for several densities side by side, in one program.
+
+    Args:
+        sampler: of all densities.
+        centers: `[lenses, dim]`.
+        curvature: as for `sample`, of a lens given by its number.
+        seed: of all of them together: what a lens draws depends on those beside it.
+
+    Returns:
+        Of each lens.
+    """
+    (lenses, dim), dtype = centers.shape, centers.dtype
     rng = np.random.default_rng([seed, 1])
-    sampler.whiten(center, whitening(curvature(center[None])[0]))
-    w = tf.constant(_START * rng.standard_normal((chains, dim)), dtype)
-    step_size, trajectory = _FIRST_STEP, _FIRST_STEP * _FIRST_LEAPFROG
+    for lens, center in enumerate(centers):
+        sampler.whiten(center, whitening(curvature(lens, center[None])[0]), lens)
+    w = tf.constant(_START * rng.standard_normal((lenses * chains, dim)), dtype)
+    step_size = np.full(lenses, _FIRST_STEP)
+    trajectory = np.full(lenses, _FIRST_STEP * _FIRST_LEAPFROG)
     windows = _windows(warmup)
     done = gradients = 0
     for chunks, towards_covariance in zip(windows, (*_TOWARDS_COVARIANCE, None), strict=True):
@@ -180,18 +238,24 @@ def sample(
             piece = sampler.move(w, step_size, trajectory, rng)
             w, gradients = piece.w, gradients + piece.gradients
             visited.append(piece.u)
-            step_size *= np.exp((piece.acceptance.mean() - target_acceptance) / np.sqrt(1 + chunk / 2))
+            acceptance = piece.acceptance.reshape(-1, lenses, chains).mean((0, 2))
+            step_size = step_size * np.exp((acceptance - target_acceptance) / np.sqrt(1 + chunk / 2))
+            # One whose trajectories have more steps than it needs would ask for ever longer ones.
+            step_size = np.minimum(step_size, trajectory) if lenses > 1 else step_size
             done += 1
             progress("warm-up", done / sum(windows), piece.u[-1])
         if towards_covariance is None:
             break
         # The first part of a window is on its way from where the last one ended.
         settled = np.concatenate(visited[len(visited) // 3 :]).astype(np.float64)
-        places = settled[[len(settled) // 2, -1]].reshape(-1, dim)
-        metric = _metric(settled, curvature(places.astype(dtype)).astype(np.float64), towards_covariance)
-        sampler.whiten(settled.mean((0, 1)), metric.whitening)
-        w = sampler.to_w(settled[-1])
-        step_size, trajectory = _STABLE * metric.narrowest, _QUARTER * metric.widest
+        moved = []
+        for lens, its in enumerate(np.split(settled, lenses, axis=1)):
+            places = its[[len(its) // 2, -1]].reshape(-1, dim)
+            metric = _metric(its, curvature(lens, places.astype(dtype)).astype(np.float64), towards_covariance)
+            sampler.whiten(its.mean((0, 1)), metric.whitening, lens)
+            moved.append(sampler.to_w(its[-1], lens))
+            step_size[lens], trajectory[lens] = _STABLE * metric.narrowest, _QUARTER * metric.widest
+        w = tf.constant(np.concatenate(moved))
 
     pieces = []
     chunks = max(1, int(np.ceil(draws / _CHUNK)))
@@ -200,19 +264,19 @@ def sample(
         w, gradients = piece.w, gradients + piece.gradients
         pieces.append(piece)
         progress("sampling", (i + 1) / chunks, piece.u[-1])
-    u, density, acceptance, diverging = (
-        np.swapaxes(np.concatenate([getattr(piece, name) for piece in pieces]), 0, 1)[:, :draws]
+    traced = {
+        name: np.split(np.swapaxes(np.concatenate([getattr(piece, name) for piece in pieces]), 0, 1)[:, :draws], lenses)
         for name in ("u", "log_prob", "acceptance", "diverging")
-    )
-    return Chains(
-        u=u,
-        log_prob=density,
-        acceptance=acceptance,
-        diverging=diverging,
-        step_size=float(step_size),
-        leapfrog_steps=float(np.mean([piece.leapfrog_steps for piece in pieces])),
-        gradients=gradients,
-    )
+    }
+    return [
+        Chains(
+            **{name: values[lens] for name, values in traced.items()},
+            step_size=float(step_size[lens]),
+            leapfrog_steps=float(np.mean([piece.leapfrog_steps for piece in pieces])),
+            gradients=gradients // lenses,
+        )
+        for lens in range(lenses)
+    ]
 
 
 def draw_seed(rng: np.random.Generator) -> tf.Tensor:

@@ -1,10 +1,12 @@
 """Maximum a posteriori by many starts: the first half of every fit."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tflens.density import Density
 from tflens.inference.initial import Glance
 from tflens.inference.optimize import (
     AdamState,
@@ -15,7 +17,7 @@ from tflens.inference.optimize import (
     start_levenberg_marquardt,
 )
 from tflens.inference.progress import Progress, silent
-from tflens.model import LensModel, LensTarget
+from tflens.model import LensModel
 
 _FINALISTS = 3
 _CHUNK = 4  # Levenberg-Marquardt steps between two looks of the host
@@ -49,12 +51,19 @@ def draw_starts(model: LensModel, look: Glance, n: int, rng: np.random.Generator
     return u.astype(model.dtype)
 
 
-def search(target: LensTarget, starts: np.ndarray, steps: int, survivors: int, progress: Progress = silent) -> Optimum:
+def search(target: Density, starts: np.ndarray, steps: int, survivors: int, progress: Progress = silent) -> Optimum:
     """Climbs from every start by Adam with a tempered likelihood, and keeps the best.
 
     The temperature falls from 30 to 1 over the first half of the steps, so that early on only the gross features of
     the image count and the starts can cross what would be barriers at full strength.
     """
+    return search_each(target, starts, steps, survivors, progress)[0]
+
+
+def search_each(
+    target: Density, starts: np.ndarray, steps: int, survivors: int, progress: Progress = silent
+) -> list[Optimum]:
+    """What `search` does for each of a target's lenses, from starts `[lenses * n, dim]`."""
     chunk = max(1, steps // 12)
     state = start_adam(tf.constant(starts))
     climb = target.program(_climb)
@@ -64,39 +73,58 @@ def search(target: LensTarget, starts: np.ndarray, steps: int, survivors: int, p
         cooling = tf.constant(30.0 ** -max(0.0, 1 - 2 * fraction), starts.dtype)
         state, value = climb(state, rates, cooling)
         progress("search", min(1.0, (first + chunk) / steps), state.u.numpy()[_best_first(value.numpy())])
-    order = _best_first(value.numpy())[:survivors]
-    return Optimum(state.u.numpy()[order], value.numpy()[order], int(tf.reduce_sum(state.bad)))
+    return [
+        _sorted(u, value, int(bad.sum()), survivors)
+        for u, value, bad in zip(
+            *(np.split(x.numpy(), target.lenses) for x in (state.u, value, state.bad)), strict=True
+        )
+    ]
 
 
-def polish(target: LensTarget, optimum: Optimum, steps: int, progress: Progress = silent) -> Optimum:
+def polish(target: Density, optimum: Optimum, steps: int, progress: Progress = silent) -> Optimum:
     """Takes every point to the bottom of its basin by Levenberg-Marquardt, and sorts them anew.
 
     Most of the way down is quick, and only the best few points need the last steps: all take the first half of them,
     `_FINALISTS` the second.
     """
+    return polish_each(target, [optimum], steps, progress)[0]
+
+
+def polish_each(target: Density, optima: Sequence[Optimum], steps: int, progress: Progress = silent) -> list[Optimum]:
+    """What `polish` does for each of a target's lenses, with equally many points of each."""
     descend, score = target.program(_descend), target.program(_score)
 
-    def run(u: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        state = start_levenberg_marquardt(tf.constant(u))
+    def run(optima: Sequence[Optimum], first: int, last: int) -> list[Optimum]:
+        state = start_levenberg_marquardt(tf.constant(np.concatenate([each.u for each in optima])))
         for done in range(first, last, _CHUNK):
             state = descend(state)
             points = state.u.numpy()[_best_first(-state.objective.numpy())]
             progress("polish", min(1.0, (done + _CHUNK) / steps), points)
-        return state.u.numpy(), score(state.u).numpy()
+        ends = zip(*(np.split(x, len(optima)) for x in (state.u.numpy(), score(state.u).numpy())), strict=True)
+        return [_sorted(u, value, each.bad_gradients) for (u, value), each in zip(ends, optima, strict=True)]
 
-    u, log_prob = run(optimum.u, 0, steps // 2)
-    order = _best_first(log_prob)
-    u, log_prob = u[order], log_prob[order]
-    u[:_FINALISTS], log_prob[:_FINALISTS] = run(u[:_FINALISTS], steps // 2, steps)
-    order = _best_first(log_prob)
-    return Optimum(u[order], log_prob[order], optimum.bad_gradients)
+    half = run(optima, 0, steps // 2)
+    finalists = [Optimum(u[:_FINALISTS], value[:_FINALISTS], bad) for u, value, bad in half]
+    return [
+        _sorted(
+            np.concatenate([last.u, each.u[_FINALISTS:]]),
+            np.concatenate([last.log_prob, each.log_prob[_FINALISTS:]]),
+            each.bad_gradients,
+        )
+        for last, each in zip(run(finalists, steps // 2, steps), half, strict=True)
+    ]
 
 
-def _climb(target: LensTarget, state: AdamState, rates: tf.Tensor, cooling: tf.Tensor) -> tuple[AdamState, tf.Tensor]:
+def _sorted(u: np.ndarray, log_prob: np.ndarray, bad_gradients: int, most: int | None = None) -> Optimum:
+    order = _best_first(log_prob)[:most]
+    return Optimum(u[order], log_prob[order], bad_gradients)
+
+
+def _climb(target: Density, state: AdamState, rates: tf.Tensor, cooling: tf.Tensor) -> tuple[AdamState, tf.Tensor]:
     return adam(lambda u: target.value_and_gradient(u, cooling), state, rates)
 
 
-def _descend(target: LensTarget, state: LMState) -> LMState:
+def _descend(target: Density, state: LMState) -> LMState:
     return tf.while_loop(
         lambda i, _: i < _CHUNK,
         lambda i, state: (i + 1, levenberg_marquardt_step(target, state)),
@@ -104,7 +132,7 @@ def _descend(target: LensTarget, state: LMState) -> LMState:
     )[1]
 
 
-def _score(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
+def _score(target: Density, u: tf.Tensor) -> tf.Tensor:
     return target.log_likelihood(u) + target.log_prior(u)
 
 

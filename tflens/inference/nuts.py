@@ -39,10 +39,10 @@ class Sampler(hmc.Sampler):
         super().__init__(log_prob, dim, dtype)
         self._evaluations = tf.Variable(0, trainable=False)
 
-    def move(self, w: tf.Tensor, step_size: float, trajectory: float, rng: np.random.Generator) -> hmc.Piece:
+    def move(self, w: tf.Tensor, step_size: np.ndarray, trajectory: np.ndarray, rng: np.random.Generator) -> hmc.Piece:
         """A chunk of transitions of chains at `w`; a trajectory's length is not asked for."""
         points, u, density, log_accept, diverging, leapfrog_steps, evaluations = self.transit(
-            w, tf.constant(step_size, w.dtype), hmc.draw_seed(rng)
+            w, self._of_chains(step_size, w), hmc.draw_seed(rng)
         )
         return hmc.Piece(
             w=points[-1],

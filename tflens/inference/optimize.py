@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tflens.bands import BandsTarget
+from tflens.density import Density
 from tflens.linear import LinearSolution, positivity_residual
 from tflens.model import LensTarget
 
@@ -81,7 +82,7 @@ def start_levenberg_marquardt(u: tf.Tensor) -> LMState:
     return LMState(u, tf.fill(starts, tf.constant(1e-2, u.dtype)), tf.fill(starts, tf.constant(float("inf"), u.dtype)))
 
 
-def levenberg_marquardt_step(target: LensTarget, state: LMState) -> LMState:
+def levenberg_marquardt_step(target: Density, state: LMState) -> LMState:
     """One damped Gauss-Newton step of every start, amplitudes eliminated (variable projection).
 
     Minimises |whitened residual|^2 + |u|^2 plus the positivity of the amplitudes; the log determinant of the
@@ -89,8 +90,10 @@ def levenberg_marquardt_step(target: LensTarget, state: LMState) -> LMState:
     R1) for the elimination, More 1978 for the damping.
     """
 
-    def one(state: LMState) -> LMState:
-        system = gauss_newton(target, state.u)
+    def one(state_and_lens: tuple[LMState, tf.Tensor]) -> LMState:
+        state, lens = state_and_lens
+        mine = target.of(lens)
+        system = gauss_newton(mine, state.u)
         # A lane that is not finite stays where it is: a solver must not fail for all lanes because of it.
         finite = tf.reduce_all(tf.math.is_finite(system.curvature)) & tf.reduce_all(tf.math.is_finite(system.gradient))
         curvature = tf.where(finite, system.curvature, tf.eye(tf.shape(state.u)[0], dtype=state.u.dtype))
@@ -100,7 +103,7 @@ def levenberg_marquardt_step(target: LensTarget, state: LMState) -> LMState:
         damped = curvature + tf.linalg.diag(dampings[:, None] * tf.linalg.diag_part(curvature))
         delta = tf.linalg.solve(damped, tf.repeat(gradient[None, :, None], 4, axis=0))[..., 0]
         trial = state.u - delta
-        objective = least_squares_objective(target, trial)
+        objective = least_squares_objective(mine, trial)
         objective = tf.where(tf.math.is_finite(objective), objective, float("inf"))
         best = tf.argmin(objective)
         # The same point in another program differs by its rounding: what was reached is what counts.
@@ -112,7 +115,8 @@ def levenberg_marquardt_step(target: LensTarget, state: LMState) -> LMState:
             tf.where(improved, objective[best], reached),
         )
 
-    return tf.map_fn(one, state)
+    spec = tf.nest.map_structure(lambda each: tf.TensorSpec(each.shape[1:], each.dtype), state)
+    return tf.map_fn(one, (state, target.lens_of_each(state.u.shape[0])), fn_output_signature=spec)
 
 
 class GaussNewton(NamedTuple):
@@ -124,23 +128,43 @@ class GaussNewton(NamedTuple):
     objective: tf.Tensor
 
 
-@singledispatch
-def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
-    """The Gauss-Newton system at one point u `[dim]`, of a `LensTarget` or a `BandsTarget`."""
+class Linearized(NamedTuple):
+    """Residuals near one point, each with its derivatives in every direction of u.
+
+    Attributes:
+        image: whitened residual `[pixels]` and its derivatives `[dim, pixels]`, amplitudes eliminated.
+        positivity: `tflens.linear.positivity_residual` of the amplitudes `[components]`, and `[dim, components]`.
+        amplitudes: `[components]`.
+    """
+
+    image: tuple[tf.Tensor, tf.Tensor]
+    positivity: tuple[tf.Tensor, tf.Tensor]
+    amplitudes: tf.Tensor
+
+
+def linearized(target: LensTarget, u: tf.Tensor) -> Linearized:
+    """The residuals of a target near one point u `[dim]`."""
     design, tangents = target.linearize(u)
     solution = target.solve(design)
-    amplitudes, residual = solution.mean, solution.residual
+    amplitudes = solution.mean
     shift = tf.einsum("kcp,c->kp", tangents, amplitudes)
-    amplitude_tangents, sigma_tangents = _solution_tangents(design, tangents, solution, shift, target.prior_scale)
+    amplitude_tangents, sigma_tangents = _solution_tangents(design, tangents, solution, shift, target.seen.prior_scale)
     jacobian = -(shift + tf.matmul(amplitude_tangents, design))
     rho, slope = positivity_residual(solution, target.model.positive)
     # rho depends on mean / sigma, and both move with the design.
     rho_jacobian = (amplitude_tangents - amplitudes * sigma_tangents) * slope
-    dim = tf.shape(u)[0]
+    return Linearized((solution.residual, jacobian), (rho, rho_jacobian), amplitudes)
+
+
+@singledispatch
+def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
+    """The Gauss-Newton system at one point u `[dim]`, of a `LensTarget` or a `BandsTarget`."""
+    found = linearized(target, u)
+    (residual, jacobian), (rho, rho_jacobian) = found.image, found.positivity
     curvature = (
         tf.matmul(jacobian, jacobian, transpose_b=True)
         + tf.matmul(rho_jacobian, rho_jacobian, transpose_b=True)
-        + tf.eye(dim, dtype=u.dtype)
+        + tf.eye(tf.shape(u)[0], dtype=u.dtype)
     )
     gradient = tf.linalg.matvec(jacobian, residual) + tf.linalg.matvec(rho_jacobian, rho) + u
     return GaussNewton(curvature, gradient, _objective(residual, rho, u))

@@ -1,7 +1,8 @@
 """From an observation to a posterior: a first look, many starts, a polish, and a sampler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from scipy import ndimage
 
 from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
+from tflens.inference import hmc
 from tflens.inference.check import Finding, check
 from tflens.inference.clock import Clock
+from tflens.inference.discrepancy import MODES, Discrepancy, applies_to, find_discrepancy
 from tflens.inference.initial import (
     Glance,
     bulge_and_disc,
@@ -21,15 +24,17 @@ from tflens.inference.initial import (
     light_target,
     smooth_noise,
 )
-from tflens.inference.map import Optimum, draw_starts, polish, search
+from tflens.inference.map import Optimum, draw_starts, polish, polish_each, search, search_each
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
-from tflens.inference.samplers import SAMPLERS, Sampler
+from tflens.inference.samplers import SAMPLERS, Sampler, curvatures_of
+from tflens.lens_batch import LensBatch
 from tflens.light import LightProfile
 from tflens.mass import EPL, Shear
 from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
 
+_FORGIVING = 2  # rounds of looking for what the source's network cannot draw: the first changes the optimum
 LIKELY = 3  # points of the search for which pixels are sampled finely enough
 # Largest rendering errors, in units of the noise: of a lens by itself, and of lenses that share their sampling, whose
 # map of refinement would otherwise grow with every cusp.
@@ -94,7 +99,8 @@ class Fit:
         best: the model at the best optimum.
         arcs: pixels of the arcs, see `arc_mask`.
         posterior: the draws.
-        seconds: wall time of each stage.
+        seconds: wall time of each stage; of lenses that were fitted together, of all of them.
+        discrepancy: what the source has beside what its network draws; None if that is enough.
     """
 
     observation: Observation
@@ -108,6 +114,7 @@ class Fit:
     arcs: np.ndarray
     posterior: Posterior
     seconds: dict[str, float]
+    discrepancy: Discrepancy | None = None
 
     @property
     def target(self) -> LensTarget:
@@ -116,6 +123,8 @@ class Fit:
         if self.compiled.observation is not self.observation or not np.array_equal(self.compiled.mask, self.mask):
             self.compiled.observe(self.observation)
             self.compiled.use(self.mask)
+        if self.compiled.discrepancy is not self.discrepancy:
+            self.compiled.forgive(self.discrepancy)
         return self.compiled
 
     @property
@@ -144,6 +153,7 @@ class Fit:
             "starts_polished": len(self.optimum.log_prob),
             "bad_gradients": self.optimum.bad_gradients,
             "latent_norm": latent_norm,
+            "discrepancy": 0.0 if self.discrepancy is None else self.discrepancy.strength,
             **self.posterior.diagnostics,
         }
 
@@ -161,7 +171,9 @@ def fit(
     2. Many starts, drawn broadly, climb by Adam with a tempered likelihood; the best are polished by
        Levenberg-Marquardt, with pixels sampled so finely that rendering errors stay below 1/20 of the noise.
     3. Neighbours that the model cannot be meant to explain are masked, and the survivors polished again.
-    4. Hamiltonian Monte Carlo runs from the optimum, whitened at first by the Gauss-Newton matrix there, then by what
+    4. If the data ask for it, a random field is allowed for beside the galaxy that the network draws
+       (`tflens.inference.discrepancy`), and the survivors are polished once more.
+    5. Hamiltonian Monte Carlo runs from the optimum, whitened at first by the Gauss-Newton matrix there, then by what
        its chains have seen (`tflens.inference.hmc.sample`); or another of `tflens.inference.samplers.SAMPLERS`.
 
     Args:
@@ -221,25 +233,8 @@ class Fitter:
         """
         settings = self.settings if seed is None else replace(self.settings, seed=seed)
         clock = Clock()
-        monitor(Status("look", 0.0, np.zeros((0, 0))))
-        shared = None if self.crop else self._compiled
-        if shared and not shared.coarse.suits(observation):
-            shared = None
-        light = shared.light if shared else light_target(observation)
-        look = glance(observation, light)
-        if shared is None:
-            frame = look.frame if self.crop else None
-            shared = self._compiled = _Compiled(
-                light,
-                LensTarget(self.model, observation, frame),
-                SAMPLERS[settings.sampler],
-                self.crop,
-                self._refine,
-            )
+        shared, look = self._look(observation, monitor)
         coarse = shared.coarse
-        coarse.observe(observation)
-        coarse.use(look.mask[coarse.frame])
-        monitor(Status("look", 1.0, np.zeros((0, 0))))
         clock.lap("look")
 
         starts = draw_starts(self.model, look, settings.starts, np.random.default_rng([settings.seed, 0]))
@@ -251,16 +246,146 @@ class Fitter:
         if neighbours.any():
             target.use(target.mask & ~neighbours)
             optimum = polish(target, optimum, settings.polish_steps // 2, progress)
+        for _ in range(_FORGIVING if target.modes else 0):
+            discrepancy = find_discrepancy(target, optimum.u[0])
+            target.forgive(discrepancy)
+            if discrepancy is None:
+                break
+            optimum = polish(target, optimum, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
         chains = shared.sampler.draw(optimum, settings, progress)
         clock.lap("sample")
+        return self._finish(observation, settings, target, look, optimum, chains, clock)
+
+    def fit_together(
+        self, observations: Sequence[Observation], monitor: Monitor = unwatched, seed: int | None = None
+    ) -> list[Fit]:
+        """Fits several lenses side by side: every stage is one program over all of them.
+
+        For a device that is fast only if it has much to do at once. What a lens draws depends on those beside it
+        (through the number of steps of their trajectories), not its posterior.
+
+        Args:
+            observations: of one shape, pixel scale and PSF, their noise white or correlated alike.
+            monitor: told of the progress.
+            seed: instead of that of the settings.
+
+        Raises:
+            ParameterError: they do not share these; the lenses are cropped (`crop`), or the sampler is not "hmc".
+        """
+        settings = self.settings if seed is None else replace(self.settings, seed=seed)
+        if self.crop or settings.sampler != "hmc":
+            raise ParameterError(
+                f"Fitter.fit_together needs crop=False and the sampler hmc, got crop={self.crop} and "
+                f"{settings.sampler!r}: fit these lenses one by one"
+            )
+        clock = Clock()
+        looks = []
+        for number, observation in enumerate(observations):
+            before = self._compiled
+            shared, look = self._look(observation, monitor)
+            if number and shared is not before:
+                raise ParameterError(
+                    f"Fitter.fit_together: {observation.name!r} differs from the lenses before it in shape, pixel "
+                    "scale, PSF, or in whether its noise is correlated; fit them apart"
+                )
+            looks.append(look)
+        clock.lap("look")
+
+        coarse = shared.together(shared.coarse, observations, [look.mask for look in looks])
+        starts = np.concatenate(
+            [
+                draw_starts(self.model, look, settings.starts, np.random.default_rng([settings.seed, 0, lens]))
+                for lens, look in enumerate(looks)
+            ]
+        )
+        optima = search_each(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse.target))
+        for lens, each in enumerate(optima):  # the last map of refinement suits all
+            coarse.see(lens)
+            target = shared.finer(each.u[:LIKELY], settings.supersampling)
+        batch = shared.together(target, observations, [look.mask for look in looks])
+        progress = watch(monitor, target)
+        optima = polish_each(batch, optima, settings.polish_steps, progress)
+        masks, forgiven = [], []
+        for lens, each in enumerate(optima):
+            batch.see(lens)
+            masks.append(target.mask & ~find_neighbours(target, each.u[0]))
+            target.use(masks[-1])
+            forgiven.append(find_discrepancy(target, each.u[0]) if target.modes else None)
+            target.forgive(forgiven[-1])
+            batch.take(lens)
+        optima = polish_each(batch, optima, settings.polish_steps // 2, progress)
+        clock.lap("optimize")
+
+        each_chains = hmc.sample_each(
+            shared.sampler_of(batch),
+            np.stack([optimum.u[0] for optimum in optima]),
+            partial(curvatures_of, batch),
+            chains=settings.chains,
+            warmup=settings.warmup,
+            draws=settings.draws,
+            seed=settings.seed,
+            progress=progress,
+        )
+        clock.lap("sample")
+        fits = []
+        for lens, (observation, look, optimum, chains) in enumerate(
+            zip(observations, looks, optima, each_chains, strict=True)
+        ):
+            batch.see(lens)
+            fits.append(self._finish(observation, settings, target, look, optimum, chains, clock))
+        return fits
+
+    def _look(self, observation: Observation, monitor: Monitor) -> "tuple[_Compiled, Glance]":
+        """The first look at a lens, and the programs for it, which see it."""
+        monitor(Status("look", 0.0, np.zeros((0, 0))))
+        shared = None if self.crop else self._compiled
+        if shared and not shared.coarse.suits(observation):
+            shared = None
+        light = shared.light if shared else light_target(observation)
+        look = glance(observation, light)
+        if shared is None:
+            frame = look.frame if self.crop else None
+            shared = self._compiled = _Compiled(
+                light,
+                LensTarget(self.model, observation, frame),
+                SAMPLERS[self.settings.sampler],
+                self.crop,
+                self._refine,
+            )
+        shared.coarse.observe(observation)
+        shared.coarse.use(look.mask[shared.coarse.frame])
+        monitor(Status("look", 1.0, np.zeros((0, 0))))
+        return shared, look
+
+    def _finish(
+        self,
+        observation: Observation,
+        settings: FitSettings,
+        target: LensTarget,
+        look: Glance,
+        optimum: Optimum,
+        chains: hmc.Chains,
+        clock: Clock,
+    ) -> Fit:
         posterior = assemble(target, chains, settings.seed)
-        clock.lap("assemble")
         best = target.evaluate(optimum.u[0])
         arcs = arc_mask(target, best)
+        clock.lap("assemble")
         return Fit(
-            observation, self.model, settings, target, target.mask, look, optimum, best, arcs, posterior, clock.laps
+            observation,
+            self.model,
+            settings,
+            target,
+            target.mask,
+            look,
+            optimum,
+            best,
+            arcs,
+            posterior,
+            dict(clock.laps),
+            target.discrepancy,
         )
 
 
@@ -286,6 +411,9 @@ class _Compiled:
         self._tolerance = RENDERING_ERROR if alone else _SHARED_RENDERING_ERROR
         self.sampler: Sampler | None = None
         self._fine: LensTarget | None = None
+        self._modes = MODES if applies_to(coarse.model) else 0
+        self._batches: dict[tuple[int, int], LensBatch] = {}
+        self._samplers: dict[int, hmc.Sampler] = {}
 
     def finer(self, u: np.ndarray, supersampling: int) -> LensTarget:
         """A target sampled finely enough for models near `u`: the last one if it is, or one that suits both.
@@ -295,21 +423,47 @@ class _Compiled:
         if supersampling == 1:
             fine = self.coarse
         elif self._fine is None and self._refine is not None:
-            fine = LensTarget(self.coarse.model, self.coarse.observation, None, supersampling, self._refine)
+            fine = LensTarget(
+                self.coarse.model, self.coarse.observation, None, supersampling, self._refine, self._modes
+            )
             fine.use(self.coarse.mask)
         elif self._fine is None:
-            fine = self.coarse.refined(u, supersampling, self._tolerance)
+            fine = self.coarse.refined(u, supersampling, self._tolerance, modes=self._modes)
         else:
             fine = self._fine
             fine.observe(self.coarse.observation)
             fine.use(self.coarse.mask)
             if fine.rendering_error(u) > self._tolerance:
                 so_far = fine.layer.get_config()["refine"]
-                fine = self.coarse.refined(u, supersampling, self._tolerance, at_least=so_far)
+                fine = self.coarse.refined(u, supersampling, self._tolerance, so_far, self._modes)
         if fine is not self._fine:
             self._fine = fine
             self.sampler = self._make_sampler(fine)
         return fine
+
+    def together(
+        self, target: LensTarget, observations: Sequence[Observation], masks: Sequence[np.ndarray]
+    ) -> LensBatch:
+        """A batch of lenses that share a target's programs; the last one of that target and as many lenses if there is
+        one."""
+        key = id(target), len(observations)
+        batch = self._batches.get(key)
+        if batch is None:
+            self._batches = {k: kept for k, kept in self._batches.items() if kept.target in (self.coarse, self._fine)}
+            batch = self._batches[key] = LensBatch(target, len(observations))
+        for lens, (observation, mask) in enumerate(zip(observations, masks, strict=True)):
+            target.observe(observation)
+            target.use(mask)
+            batch.take(lens)
+        return batch
+
+    def sampler_of(self, batch: LensBatch) -> hmc.Sampler:
+        """The sampler of a batch, made once."""
+        if id(batch) not in self._samplers:
+            self._samplers = {
+                id(batch): hmc.Sampler(batch.log_prob, batch.model.dim, batch.model.dtype, lenses=batch.lenses)
+            }
+        return self._samplers[id(batch)]
 
 
 def default_model(center: tuple[float, float] = (0.0, 0.0), source: LightProfile | None = None) -> LensModel:

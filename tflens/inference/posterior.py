@@ -137,10 +137,11 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
     picked = rng.permutation(n_chains * n_draws)[:_IMAGE_DRAWS]
     images = target.component_images(tf.gather(flat, picked), tf.constant(amplitudes[picked], flat.dtype)).numpy()
     lensed = images[:, list(model.source_amplitudes)].sum(1)
-    predictions = _mean_and_spread("model", images.sum(1)) | _mean_and_spread("lensed_source", lensed)
+    field, missed = draw_missed(target, target.image - images.sum(1), rng)
+    predictions = _mean_and_spread("model", images.sum(1) + missed) | _mean_and_spread("lensed_source", lensed + missed)
     dims = {name: ["y", "x"] for name in predictions}
     source_grid = source_plane(target, physical)
-    source = source_images(target, source_grid, flat.numpy()[picked], amplitudes[picked])
+    source = source_images(target, source_grid, flat.numpy()[picked], amplitudes[picked], field)
     predictions |= _mean_and_spread("source", source)
     dims |= {name: ["y_source", "x_source"] for name in predictions if name.startswith("source_")}
 
@@ -199,16 +200,56 @@ def _side(source: LightProfile, values: dict[str, float], center: np.ndarray) ->
     return float(sides[np.argmax(np.array(light) >= 0.99 * light[-1])])
 
 
-def source_images(target: LensTarget, grid: PixelGrid, u: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
-    """Surface brightness of the unlensed sources together, counts/s/arcsec^2, `[draws, ny, nx]`."""
+def source_images(
+    target: LensTarget,
+    grid: PixelGrid,
+    u: np.ndarray,
+    amplitudes: np.ndarray,
+    field: np.ndarray | None = None,
+) -> np.ndarray:
+    """Surface brightness of the unlensed sources together, counts/s/arcsec^2, `[draws, ny, nx]`.
+
+    Args:
+        target: of the fit.
+        grid: where.
+        u: points `[draws, dim]`.
+        amplitudes: `[draws, components]`.
+        field: what the source has beside what its network draws, of `draw_missed`.
+    """
+    x, y = (tf.constant(axis.astype(target.model.dtype)) for axis in grid.coordinates())
+    return sum(
+        source.brightness(x, y, **values).numpy() * amplitude[:, None, None]
+        for source, values, amplitude in source_inputs(target, u, amplitudes, field)
+    )
+
+
+def source_inputs(
+    target: LensTarget, u: np.ndarray, amplitudes: np.ndarray, field: np.ndarray | None = None
+) -> list[tuple[LightProfile, dict[str, tf.Tensor], np.ndarray]]:
+    """The sources at points `[draws, dim]`: profiles, arguments of their `brightness`, amplitudes `[draws]`."""
     model = target.model
-    x, y = (tf.constant(axis.astype(model.dtype)) for axis in grid.coordinates())
     points = tf.constant(u)
     inputs = model.layer_inputs(model.physical(points), model.source_images(points))["source"]
-    unit = [source.brightness(x, y, **values).numpy() for source, values in zip(model.sources, inputs, strict=True)]
-    return sum(
-        image * amplitudes[:, place, None, None] for image, place in zip(unit, model.source_amplitudes, strict=True)
-    )
+    of_sources = [amplitudes[:, place] for place in model.source_amplitudes]
+    if field is not None:
+        of_unit_flux = field / np.maximum(of_sources[0], np.finfo(np.float32).tiny)[:, None, None]
+        inputs[0]["image"] += tf.constant(of_unit_flux, inputs[0]["image"].dtype)
+    return list(zip(model.sources, inputs, of_sources, strict=True))
+
+
+def draw_missed(target: LensTarget, left: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray]:
+    """Draws of what the source has beside what its network draws, given residual images `[draws, ny, nx]` of a model
+    without it.
+
+    Returns:
+        In the source, counts/s per pixel of its stamp `[draws, ny, nx]` (None if nothing is forgiven), and in the
+        image, counts/s per pixel `[draws, ny, nx]`.
+    """
+    found = target.discrepancy
+    if found is None:
+        return None, np.zeros_like(left)
+    coefficients = found.coefficients(target.white(left), rng)
+    return np.tensordot(coefficients, found.stamps, 1), np.tensordot(coefficients, found.images, 1)
 
 
 def _draw_amplitudes(target: LensTarget, u: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -14,6 +14,7 @@ from tflens.inference import hmc, nuts, smc, variational
 from tflens.inference.map import Optimum
 from tflens.inference.optimize import gauss_newton
 from tflens.inference.progress import Progress
+from tflens.lens_batch import LensBatch
 from tflens.model import LensTarget
 
 _MODES = 8  # optima that sequential Monte Carlo can start from
@@ -166,3 +167,13 @@ def _curvatures(target: LensTarget, points: np.ndarray) -> np.ndarray:
 
 def _curvature(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
     return gauss_newton(target, u).curvature
+
+
+def curvatures_of(batch: LensBatch, lens: int, points: np.ndarray) -> np.ndarray:
+    """Gauss-Newton matrices `[n, dim, dim]` at points `[n, dim]` of one lens of a batch."""
+    one = batch.program(_curvature_of)
+    return np.stack([one(tf.constant(lens), tf.constant(u)).numpy() for u in points])
+
+
+def _curvature_of(batch: LensBatch, lens: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    return gauss_newton(batch.of(lens), u).curvature

@@ -302,7 +302,9 @@ def _move(sampler: Sampler, u: np.ndarray, step_size: float, rng: np.random.Gene
     """A chunk of transitions of all particles `[particles, dim]`, block by block; the step size follows them."""
     pieces = []
     for i, block in enumerate(_blocks(u)):
-        piece = sampler.mover.move(sampler.mover.to_w(block), step_size, _QUARTER, rng)
+        piece = sampler.mover.move(
+            tf.constant(sampler.mover.to_w(block)), np.array([step_size]), np.array([_QUARTER]), rng
+        )
         pieces.append(piece)
         step_size *= np.exp((piece.acceptance.mean() - _TARGET_ACCEPTANCE) / np.sqrt(1 + i / 2))
         step_size = min(step_size, _QUARTER)
