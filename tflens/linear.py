@@ -40,8 +40,9 @@ def marginalize(
 
     Args:
         design: whitened images of unit amplitude, `[...batch, components, pixels]`.
-        data: whitened data, `[pixels]`.
-        prior_scale: prior standard deviation of a component's signal-to-noise |a| ||design||, one positive number.
+        data: whitened data, `[pixels]`, or `[...batch, pixels]` for data of their own in every lane.
+        prior_scale: prior standard deviation of a component's signal-to-noise |a| ||design||, a positive number, or
+            `[...batch]` of them.
         positive: which components are constrained to a >= 0. The probability of the positive orthant is approximated
             by the product of its marginals: exact if at most one component is constrained, or if the constrained ones
             do not overlap.
@@ -71,11 +72,11 @@ def marginalize(
     square = tf.linalg.diag_part(gram)
     norm = tf.sqrt(tf.where(square > np.finfo(dtype.as_numpy_dtype).tiny, square, 1))
     identity = tf.eye(components, dtype=tf.float64)
-    precision = gram / (norm[..., :, None] * norm[..., None, :]) + identity / scale**2
+    precision = gram / (norm[..., :, None] * norm[..., None, :]) + identity / scale[..., None, None] ** 2
     projection = projection / norm
     factor = CholeskyFactor(precision)
     mean, covariance = factor.solve(projection), factor.inverse()
-    chi2 = tf.reduce_sum(tf.cast(data, tf.float64) ** 2) - tf.reduce_sum(projection * mean, -1)
+    chi2 = tf.reduce_sum(tf.cast(data, tf.float64) ** 2, -1) - tf.reduce_sum(projection * mean, -1)
     log_det = factor.log_det() + 2 * components * tf.math.log(scale)
     log_likelihood = -0.5 * (chi2 + log_det)
     indices = [i for i, is_positive in enumerate(positive) if is_positive]
@@ -92,7 +93,8 @@ def marginalize(
 
 
 def _normal_equations(design: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """design . design^T `[...batch, components, components]` and design . data, in float64.
+    """design . design^T `[...batch, components, components]` and design . data, in float64; one set of data for all
+    lanes, or one for each.
 
     Two nearly equal Sersic profiles make the matrix nearly singular, and the rounding of a float32 sum would be
     larger than the prior that keeps it positive definite. One sum for each pair is faster under XLA than a product
