@@ -1,5 +1,6 @@
 """The command line of SavedModels: `tflens export galaxies`, `tflens export lens`, `tflens serve`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -185,8 +186,11 @@ def serve(
                 say(messages, f"{base}/v1/models/{model.name}/versions/{model.version}: {', '.join(model.signatures)}")
             # On stdout and at once, for a program that waits for it.
             print(base, flush=True)
-            run(models, place, limits)
+            idle = run(models, place, limits)
         say(messages, "stopped")
+        if not idle:
+            say(messages, "note: what took longer than the time limit was still running and is given up")
+            os._exit(0)
 
 
 def _check_grid(like: Path | None, shape: str | None, pixel_scale: float | None, psf_fwhm: float | None) -> None:

@@ -30,6 +30,12 @@ from tflens.serving.tensors_json import RequestError, answer, parse
 
 _log = logging.getLogger(__name__)
 
+_ANY = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+COMPUTING = "tflens-serving-compute"
+"""The names of threads that compute begin so."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -77,7 +83,7 @@ def make_app(models: Sequence[Model], limits: Limits | None = None) -> Starlette
     routes = [
         Route("/healthz", service.health),
         Route("/monitoring/prometheus/metrics", service.metrics),
-        *(Route(f"{place}:{{verb}}", service.predict, methods=["POST"]) for place in ("/v1/models/{name}", version)),
+        *(Route(f"{place}:{{verb}}", service.predict, methods=_ANY) for place in ("/v1/models/{name}", version)),
         *(Route(f"{place}/metadata", service.metadata) for place in ("/v1/models/{name}", version)),
         *(Route(place, service.status) for place in ("/v1/models/{name}", version)),
     ]
@@ -99,7 +105,7 @@ class _Service:
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
         limits = self._limits
         # Bodies are read and written beside the computing, not behind it.
-        self._computing = ThreadPoolExecutor(limits.workers, "compute")
+        self._computing = ThreadPoolExecutor(limits.workers, COMPUTING)
         self._translating = ThreadPoolExecutor(2, "json")
         slots = asyncio.Semaphore(limits.workers)
         for name, versions in self._models.items():
@@ -135,6 +141,8 @@ class _Service:
         )
 
     async def predict(self, request: Request) -> Response:
+        if request.method != "POST":
+            raise HTTPException(405, headers={"Allow": "POST"})
         name, begun, code = request.path_params["name"], time.perf_counter(), 500
         label = name if name in self._models else ""  # a stranger's words are no labels
         try:
@@ -254,14 +262,19 @@ class _Measures:
 
 
 def _as_request_error(error: tf.errors.OpError) -> RequestError:
-    message = (error.message or str(error)).strip().splitlines()
-    words = message[0][:500] if message else type(error).__name__
+    words = _words(error)
     if isinstance(error, tf.errors.InvalidArgumentError | tf.errors.OutOfRangeError):
         return RequestError(words)
     if isinstance(error, tf.errors.ResourceExhaustedError):
         return RequestError(f"{words}. Try fewer rows, or later.", 503)
     _log.error("a model failed: %s", error)
     return RequestError(words, 500)
+
+
+def _words(error: tf.errors.OpError) -> str:
+    """What a model has to say: the last line that is not about TensorFlow's graph, whose earlier ones hold a trace."""
+    lines = [line for line in (error.message or "").splitlines() if line.strip() and not line[0].isspace()]
+    return lines[-1].strip()[:500] if lines else type(error).__name__
 
 
 def _json(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

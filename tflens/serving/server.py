@@ -8,7 +8,7 @@ from pathlib import Path
 import uvicorn
 
 from tflens.errors import ParameterError
-from tflens.serving.app import Limits, make_app
+from tflens.serving.app import COMPUTING, Limits, make_app
 from tflens.serving.models import Model, find_models, load_model
 
 
@@ -45,8 +45,12 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def run(models: list[Model], place: socket.socket, limits: Limits) -> None:
+def run(models: list[Model], place: socket.socket, limits: Limits) -> bool:
     """Serves until SIGTERM or SIGINT; requests that are in work are answered before it returns.
+
+    Returns:
+        Whether nothing is left running. TensorFlow cannot be told to stop: what took longer than the time limit has
+        been answered with 504, but runs on, and keeps the process from ending by itself.
 
     Raises:
         KeyboardInterrupt: it was stopped by SIGINT.
@@ -56,6 +60,10 @@ def run(models: list[Model], place: socket.socket, limits: Limits) -> None:
         # uvicorn sends the signal on once it is done; asked to end is no failure.
         signal.signal(signal.SIGTERM, lambda number, frame: None)
     server.run(sockets=[place])
+    computing = [thread for thread in threading.enumerate() if thread.name.startswith(COMPUTING)]
+    for thread in computing:
+        thread.join(1.0)
+    return not any(thread.is_alive() for thread in computing)
 
 
 def make_server(models: list[Model], limits: Limits) -> uvicorn.Server:
