@@ -1,7 +1,6 @@
 """Signatures written as a SavedModel that needs nothing but TensorFlow: `<name>/<version>/`, whole or not there."""
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -93,9 +92,6 @@ def _write(folder: Path, name: str, signatures: Sequence[Signature], about: Mapp
     }
     (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
     (folder / "README.md").write_text(readme(name, signatures, described))
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
 
 
 def readme(name: str, signatures: Sequence[Signature], about: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def _simulate(model: LensModel, layer: LensLayer) -> Signature:
             u = tf.concat([u, given[latents[0].name]], -1)
         amplitudes = tf.stack([given[identifier(name)] for name in model.amplitude_names], -1)
         images = unit_images(model, layer, values, model.source_images(u), batch) * amplitudes[..., None, None]
-        lensed = tf.gather(images, list(model.source_amplitudes), axis=1)
+        lensed = tf.gather(images, tf.constant(model.source_amplitudes, tf.int32), axis=1)
         return {"image": tf.reduce_sum(images, 1), "lensed_source": tf.reduce_sum(lensed, 1)}
 
     inputs = (*_parameter_arguments(model), *latents, *_amplitude_arguments(model))
