@@ -64,6 +64,7 @@ def tiny(factor):
             x=np.zeros((1, 3), np.float32),
             k=np.zeros(1, np.int32),
         ),
+        signature("shift", lambda g: {"y": g["x"] + g["by"]}, arguments(x, ("by", (None, 3), "float32")), arguments(y)),
         signature(
             "count",
             lambda g: {"numbers": tf.range(g["n"])},
@@ -205,6 +206,16 @@ class TestAnswers:
         np.testing.assert_array_equal(np.array(answer["predictions"], np.float32), 3 * rows)
         code, answer = predict(port, {"signature_name": "scale", "instances": [[1, 2, 3]] * 41})
         assert (code, answer["error"]) == (400, "a request may have 40 rows at most, got 41")
+
+    def test_one_row_for_many(self, port):
+        rows = np.arange(117.0).reshape(39, 3)
+        asked = {"signature_name": "shift", "inputs": {"x": rows.tolist(), "by": [[1, 2, 3]]}}
+        code, answer = predict(port, asked)
+        assert code == 200
+        np.testing.assert_array_equal(answer["outputs"], rows + np.array([1, 2, 3]))
+        asked["inputs"]["by"] = [[1, 2, 3]] * 2
+        code, answer = predict(port, asked)
+        assert (code, answer["error"]) == (400, "the inputs have unequal numbers of rows: [2, 39]")
 
     def test_versions(self, port):
         asked = {"signature_name": "scale", "instances": [[1, 1, 1]]}

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tflens.serving.models import Served
-from tflens.serving.tensors_json import Arrays
+from tflens.serving.tensors_json import Arrays, RequestError
 
 
 @dataclass
 class _Piece:
-    """At most `max_batch` rows of a request; rows None for one that can neither be joined nor split."""
+    """At most `max_batch` rows of a request; rows None for one that cannot be joined with others."""
 
     inputs: Arrays
     rows: int | None
@@ -59,16 +59,10 @@ class Batcher:
         """The outputs for one request; what is cancelled before its turn is not computed.
 
         Raises:
+            RequestError: its inputs have neither one nor all of its rows.
             tf.errors.OpError: the signature cannot compute it.
         """
-        lengths = {value.shape[0] for value in inputs.values()} if self._joins else set()
-        if len(lengths) == 1:
-            (n,) = lengths
-            edges = range(0, n, self._max_batch)
-            parts = [{k: v[i : i + self._max_batch] for k, v in inputs.items()} for i in edges]
-            pieces = [self._piece(part, min(self._max_batch, n - i)) for i, part in zip(edges, parts, strict=True)]
-        else:
-            pieces = [self._piece(inputs, None)]
+        pieces = [self._piece(part, rows) for part, rows in self._parts(inputs)]
         self._waiting.extend(pieces)
         self._note_length()
         if not self._draining:
@@ -83,6 +77,22 @@ class Batcher:
         if len(results) == 1:
             return results[0]
         return {name: np.concatenate([result[name] for result in results]) for name in results[0]}
+
+    def _parts(self, inputs: Arrays) -> list[tuple[Arrays, int | None]]:
+        """A request in parts of at most `max_batch` rows, each with its rows if it can be joined with others."""
+        lengths = {value.shape[0] for value in inputs.values()} if self._joins else set()
+        n = max(lengths, default=1)
+        if not lengths <= {1, n}:
+            raise RequestError(f"the inputs have unequal numbers of rows: {sorted(lengths)}")
+        if not self._joins:
+            return [(inputs, None)]
+        parts = []
+        for first in range(0, n, self._max_batch):
+            last = min(first + self._max_batch, n)
+            # One row for many, such as one image for many points, goes with every part.
+            part = {name: value[first:last] if len(value) == n else value for name, value in inputs.items()}
+            parts.append((part, last - first if len(lengths) == 1 else None))
+        return parts
 
     def _note_length(self) -> None:
         if sum(piece.rows or 1 for piece in self._waiting) >= self._max_batch:

@@ -71,7 +71,8 @@ def parse(body: bytes, signatures: Mapping[str, Mapping[str, TensorSpec]]) -> Re
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:  # of what is nested too deep as well
-        raise RequestError(f"JSON Parse error: {error}. NaN and Infinity are no JSON.") from None
+        hint = ". NaN and Infinity are no JSON" if b"NaN" in body or b"Infinity" in body else ""
+        raise RequestError(f"JSON Parse error: {error}{hint}") from None
     if not isinstance(content, dict):
         raise RequestError("JSON Parse error: the body must be an object")
     name = content.get("signature_name", "serving_default")
