@@ -109,8 +109,8 @@ def answer(outputs: Arrays, by_rows: bool) -> bytes:
         b'{"predictions":[[1.0],[1.0]]}'
         >>> answer({"y": np.ones(2), "z": np.array([1, 2])}, by_rows=True)
         b'{"predictions":[{"y":1.0,"z":1},{"y":1.0,"z":2}]}'
-        >>> answer({"y": np.array(np.nan)}, by_rows=False)
-        b'{"outputs": NaN}'
+        >>> answer({"y": np.array(0.1, np.float32)}, by_rows=False), answer({"y": np.array(np.nan)}, by_rows=False)
+        (b'{"outputs":0.1}', b'{"outputs": NaN}')
     """
     if by_rows:
         rows = {value.shape[0] if value.ndim else None for value in outputs.values()}
@@ -163,7 +163,7 @@ def _array(name: str, value: Any, spec: TensorSpec) -> np.ndarray:
             _refuse(name, spec, "rows of unequal length or depth")
         if found.size == 0:
             _refuse(name, spec, f"the empty shape {list(found.shape)}")
-        if found.dtype.kind not in _KINDS[spec.dtype.kind]:
+        if found.dtype.kind not in _KINDS.get(spec.dtype.kind, "iuf"):
             _refuse(name, spec, f"values of another type ({_WORDS.get(found.dtype.kind, 'mixed')})")
         array = _converted(name, found, spec)
     fits = spec.shape is None or (
@@ -236,9 +236,12 @@ def _encodable(name: str, value: np.ndarray) -> Any:
     """What orjson writes: arrays of numbers as they are, strings as text, or in base64 if the name says `_bytes`."""
     if value.dtype.kind in "OSU":
         return _text(value.tolist(), as_bytes=name.endswith("_bytes"))
-    if value.dtype in _NATIVE:
-        return np.ascontiguousarray(value)
-    return value.astype(np.float64 if value.dtype.kind == "f" else np.int64)
+    if value.dtype not in _NATIVE:
+        if value.dtype.kind not in "fV":  # bfloat16 is of the kind V
+            raise RequestError(f"output {name!r} is {value.dtype.name}, which JSON has not", 500)
+        value = value.astype(np.float32)
+    # `ascontiguousarray` would make a list of a single number.
+    return np.ascontiguousarray(value) if value.ndim else value[()]
 
 
 def _text(value: Any, as_bytes: bool) -> Any:
