@@ -269,6 +269,23 @@ def ssim_loss(records: list[dict]) -> str:
     return "\n".join([*rows, "", f"{records[0]['n']} validation galaxies. {_source(records)}"])
 
 
+def serving(records: list[dict]) -> str:
+    """A row for each signature: milliseconds and requests a second, by the number of clients."""
+    counts = list(dict.fromkeys(r["clients"] for r in records))
+    heads = [f"{n} client{'s' if n > 1 else ''}: ms (5-95 %), requests/s" for n in counts]
+    rows = [f"| signature | {' | '.join(heads)} |", "|" + "---|" * (len(counts) + 1)]
+    for name in dict.fromkeys((r["model"], r["signature"]) for r in records):
+        found = {r["clients"]: r for r in records if (r["model"], r["signature"]) == name}
+        cells = []
+        for n in counts:
+            low, high = found[n]["spread"]
+            cells.append(f"{found[n]['value']:.1f} ({low:.1f}-{high:.1f}), {found[n]['rate']:.0f}")
+        rows.append(f"| {name[0]}: `{name[1]}` | {' | '.join(cells)} |")
+    load = max(r["load"] for r in records)
+    about = f"Clients and server share {records[0]['cores']} cores; load of the machine before, at most {load:.1f}."
+    return "\n".join([*rows, "", f"Requests of one row each. {about} {_source(records)}"])
+
+
 def _find(records: list[dict], id: str, over: str, prior: str) -> dict | None:
     chosen = (r for r in records if r["id"] == id and r["prior"] == prior and r.get("over", "").startswith(over))
     return next(chosen, None)
@@ -308,6 +325,7 @@ TABLES = {
     "ssim_loss": (("docs/galaxies.md",), "ssim_loss", ssim_loss),
     "newton_steps": (("docs/galaxies.md",), "newton_steps", newton_steps),
     "rendering": (("docs/physics.md",), "rendering", rendering),
+    "serving": (("docs/serving.md",), "serving", serving),
 }
 
 

@@ -18,6 +18,7 @@ from tflens.cli_choices import Sampler, Source
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
 from tflens.cli_many import fit_many
+from tflens.cli_serving import SERVE_HELP, export_app, serve
 from tflens.cli_simulate import simulate
 from tflens.terminal import print_findings, reporting
 
@@ -34,8 +35,10 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(export_app, name="export")
 app.command()(calibrate)
 app.command("fit-many")(fit_many)
+app.command(help=SERVE_HELP)(serve)
 app.command()(simulate)
 
 

@@ -40,9 +40,9 @@ def marginalize(
 
     Args:
         design: whitened images of unit amplitude, `[...batch, components, pixels]`.
-        data: whitened data, `[pixels]`, or `[...batch, pixels]` for others in every lane.
-        prior_scale: prior standard deviation of a component's signal-to-noise |a| ||design||, one positive number, or
-            `[...batch]`.
+        data: whitened data, `[pixels]`, or `[...batch, pixels]` for data of their own in every lane.
+        prior_scale: prior standard deviation of a component's signal-to-noise |a| ||design||, a positive number, or
+            `[...batch]` of them.
         positive: which components are constrained to a >= 0. The probability of the positive orthant is approximated
             by the product of its marginals: exact if at most one component is constrained, or if the constrained ones
             do not overlap.
@@ -93,7 +93,8 @@ def marginalize(
 
 
 def _normal_equations(design: tf.Tensor, data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """design . design^T `[...batch, components, components]` and design . data, in float64.
+    """design . design^T `[...batch, components, components]` and design . data, in float64; one set of data for all
+    lanes, or one for each.
 
     Two nearly equal Sersic profiles make the matrix nearly singular, and the rounding of a float32 sum would be
     larger than the prior that keeps it positive definite. One sum for each pair is faster under XLA than a product
