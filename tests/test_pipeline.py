@@ -5,13 +5,15 @@ import pytest
 import tensorflow as tf
 import tiny_lens
 from scipy import ndimage
-from small_fit import BAD, THETA_E, small_fit
+from small_fit import BAD, SETTINGS, THETA_E, observation, small_fit
 
 from tflens.errors import ParameterError
+from tflens.inference.calibration import lens_model
 from tflens.inference.initial import Glance, smooth_noise
 from tflens.inference.map import draw_starts, polish, search
-from tflens.inference.pipeline import FitSettings, arc_mask, find_neighbours, fit
+from tflens.inference.pipeline import FitSettings, Fitter, arc_mask, find_neighbours, fit
 from tflens.inference.progress import STAGES, Status
+from tflens.light import Sersic
 from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
 
@@ -91,6 +93,44 @@ class TestFit:
         with pytest.raises(ParameterError, match="cannot be fitted without a source"):
             fit(small_fit().fit.observation, LensModel(), monitor=heard.append)
         assert not heard
+
+
+class TestTogether:
+    SETTINGS = FitSettings(**{**SETTINGS, "starts": 6, "search_steps": 48})
+
+    @staticmethod
+    def observations() -> list[Observation]:
+        """A lens, and its mirror image with more noise."""
+        first = observation()
+        rng = np.random.default_rng(8)
+        image = first.image[:, ::-1] + rng.normal(0, 0.04, first.image.shape)
+        noise = np.full(image.shape, 0.05)
+        mirrored = Observation(image, noise, first.psf, 0.1, mask=first.mask[:, ::-1], name="mirrored")
+        return [first, mirrored]
+
+    @pytest.mark.slow
+    def test_each_lens_is_found(self):
+        fitter = Fitter(lens_model(Sersic()), self.SETTINGS, crop=False)
+        fits = fitter.fit_together(self.observations())
+        assert [fit.observation.name for fit in fits] == ["small lens", "mirrored"]
+        for each in fits:
+            assert np.median(each.posterior.draws("lens.theta_E")) == pytest.approx(THETA_E, rel=0.02)
+            assert abs(each.best.chi2 - 1) < 5 * np.sqrt(2 / each.mask.sum())
+            # Of either the target has its own data again when it is asked for.
+            score = each.target.log_prob(tf.constant(each.optimum.u[:1])).numpy()
+            np.testing.assert_allclose(score, each.optimum.log_prob[:1], rtol=1e-4)
+        e1, mirrored = (np.median(fit.posterior.draws("lens.e1")) for fit in fits)
+        assert e1 == pytest.approx(mirrored, abs=0.05)
+        assert fits[0].posterior.draws("source.center_x").mean() > 0.03
+        assert fits[1].posterior.draws("source.center_x").mean() < -0.03
+
+    def test_what_cannot_be_fitted_together_is_refused(self):
+        with pytest.raises(ParameterError, match="needs crop=False and the sampler hmc"):
+            Fitter(lens_model(Sersic()), self.SETTINGS).fit_together(self.observations())
+        first = observation()
+        smaller = Observation(first.image[:30], first.noise[:30], first.psf, 0.1, name="smaller")
+        with pytest.raises(ParameterError, match="'smaller' differs from the lenses before it in shape"):
+            Fitter(lens_model(Sersic()), self.SETTINGS, crop=False).fit_together([first, smaller])
 
 
 class TestStarts:
