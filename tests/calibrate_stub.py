@@ -4,20 +4,25 @@ import json
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from scipy import stats
+from typing import TYPE_CHECKING
 
 from tflens.calibrate import Plan, Result, Task
-from tflens.inference.calibration import MASS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DRAWS = 200
 
 
-def made_up(rng: np.random.Generator, width: float = 1.0, bias: float = 0.0) -> Result:
+def made_up(rng: "np.random.Generator", width: float = 1.0, bias: float = 0.0) -> Result:
     """Of a fit whose posterior is Gaussian, `width` times as wide as its error, and biased by `bias` of that."""
+    # Here, and called before there is a worker, so that workers need no TensorFlow.
+    from scipy import stats
+
+    from tflens.inference.calibration import MASS
+
     parameters = {}
     for name in MASS:
         truth, error = 1.0 if name == "lens.theta_E" else 0.1, 0.002
@@ -31,6 +36,12 @@ def made_up(rng: np.random.Generator, width: float = 1.0, bias: float = 0.0) -> 
     return {"name": "made up", "parameters": parameters, "source": source, **rest}
 
 
+def several() -> list[Result]:
+    import numpy as np
+
+    return [made_up(np.random.default_rng(index)) for index in range(6)]
+
+
 @dataclass(frozen=True)
 class Stub:
     """Makes results up instead of fitting, and logs every attempt.
@@ -42,6 +53,7 @@ class Stub:
         failing: mocks whose fit raises an error.
         slow: mocks whose fit takes five minutes.
         wrong: mocks whose theta_E is off.
+        results: of the mocks.
     """
 
     log: Path
@@ -50,6 +62,7 @@ class Stub:
     failing: tuple[int, ...] = ()
     slow: tuple[int, ...] = ()
     wrong: tuple[int, ...] = ()
+    results: list[Result] = field(default_factory=several)
 
     def __call__(self, plan: Plan, threads: int | None) -> "Made":
         return Made(self, plan, threads)
@@ -76,7 +89,7 @@ class Made:
             os.kill(os.getpid(), signal.SIGKILL)
         if index in stub.failing:
             raise ZeroDivisionError("in the middle")
-        result = made_up(np.random.default_rng([self.plan.seed, index]))
+        result = json.loads(json.dumps(stub.results[index]))
         if index in stub.wrong:
             result["parameters"]["lens.theta_E"]["median"] *= 1.2
         return result | {"name": f"mock {index} of seed {self.plan.seed}"}
