@@ -80,13 +80,16 @@ def shoot(
     def draw(group: str, profile: LightProfile, values: Mapping[str, Any]) -> NDArray[np.float64]:
         name, keywords = _light(profile, values)
         # A model for each: INTERPOL keeps the first image that it was given.
-        drawn = ImageModel(
+        their_model = ImageModel(
             pixels,
             psf,
             lens,
             **{f"{group}_model_class": LightModel([name])},
             kwargs_numerics={"supersampling_factor": SAMPLES, "supersampling_convolution": False},
-        ).image([each for _, each in mass], **{f"kwargs_{group}": [keywords]})
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # their calls of SciPy and NumPy
+            drawn = their_model.image([each for _, each in mass], **{f"kwargs_{group}": [keywords]})
         return drawn[margin : margin + ny, margin : margin + nx]
 
     groups = (("lens_light", model.lens_light, inputs["lens_light"]), ("source", model.sources, inputs["source"]))
