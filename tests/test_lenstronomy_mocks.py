@@ -35,7 +35,7 @@ SURVEYS = {
 
 
 def sersic_model() -> LensModel:
-    """With an exponential source: in the cusp of a large index our softening of its centre shows (0.3 % of the arcs)."""
+    """With an exponential source: in the cusp of a large index the softening of ours shows (0.3 % of the arcs)."""
     usual = lens_model(Sersic())
     return LensModel(usual.lens, usual.lens_light, usual.sources, priors=usual.priors | {"source.n_sersic": 1.0})
 

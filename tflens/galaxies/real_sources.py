@@ -57,5 +57,7 @@ def _alone(image: NDArray[np.float64]) -> NDArray[np.float64] | None:
     edge[1:-1, 1:-1] = False
     if (galaxy & edge).any():
         return None
-    kept = image * ndimage.gaussian_filter(ndimage.binary_dilation(galaxy, iterations=_MARGIN).astype(float), 1.0)
+    kept = image * ndimage.gaussian_filter(
+        ndimage.binary_dilation(galaxy, iterations=_MARGIN).astype(float), 1.0, truncate=2
+    )
     return kept / kept.sum() if kept.sum() > 0 else None
