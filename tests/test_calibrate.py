@@ -1,5 +1,6 @@
 """`tflens calibrate`: many fits of mocks in child processes, played by results that are made up, and what is kept."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -228,6 +229,28 @@ class TestCommand:
         outcome = CliRunner().invoke(app, both)
         assert outcome.exit_code == 2
         assert "not both" in outcome.output
+
+
+class TestTable:
+    def test_the_gain_stands_beside_what_it_is_of(self, monkeypatch):
+        monkeypatch.syspath_prepend(Path(__file__).parents[1] / "scripts")
+        tables = importlib.import_module("update_tables")
+        common = {"n": 9, "seed": 2, "command": "", "commit": "abc", "reach": None}
+        figure = "theta_E: median of abs(error)"
+        found = {"the flow prior": 0.002, "N(0, I)": 0.003, "a Sersic profile": 0.008}
+        records = [
+            {"id": "F1", "figure": figure, "variant": f"real sources, fitted with {name}", "value": value} | common
+            for name, value in found.items()
+        ]
+        variant = "real sources, a Sersic profile over the flow prior"
+        records.append({"id": "F6", "figure": figure, "variant": variant, "value": 4.0, "spread": [3.0, 6.0]} | common)
+        rows = tables.fits_gain(records).splitlines()
+        assert rows[2] == (
+            f"| real sources, 9 of seed 2 | {figure} | 0.002 | 0.003 | 0.008 | 1.50 | 4.00 (3.00-6.00) |"
+        )
+        assert len(rows) == 2 + len(tables._GAINS)
+        assert "F6" not in tables.fits(records)
+        assert len(tables.fits_gain(records[:1]).splitlines()) == 2  # alone there is nothing to compare
 
 
 @pytest.mark.slow

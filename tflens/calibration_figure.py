@@ -99,7 +99,7 @@ def _draw_coverage(panel: Axes, found: Sequence[dict[str, Any]]) -> None:
     panel.plot(content, inside.mean(0), color="black", linewidth=2.2)
     for level in (0.68, 0.95):
         share = float(np.mean(np.abs(rank - 0.5) <= level / 2))
-        panel.plot(level, share, "o", color=_OUTSIDE, markersize=6)
+        panel.plot(level, share, "o", color="black", markerfacecolor="white", markersize=6)
         panel.annotate(
             f"{share:.0%} in {level:.0%}",
             (level, share),
