@@ -105,8 +105,9 @@ def _range(values: list[float], form: str) -> str:
 
 def fits(records: list[dict]) -> str:
     """A row for each figure of calibration, a column for what was fitted with what."""
+    records = [r for r in records if r["id"] != "F6"]
     variants = list(dict.fromkeys(r["variant"] for r in records))
-    named = [f"{v} ({next(r['n'] for r in records if r['variant'] == v)} mocks)" for v in variants]
+    named = [f"{v} ({_mocks(next(r for r in records if r['variant'] == v))})" for v in variants]
     rows = [f"| id | figure | {' | '.join(named)} | reach |", "|---" * (len(variants) + 3) + "|"]
     for id, figure in dict.fromkeys((r["id"], r["figure"]) for r in records):
         found = {r["variant"]: r for r in records if (r["id"], r["figure"]) == (id, figure)}
@@ -116,6 +117,58 @@ def fits(records: list[dict]) -> str:
         rows.append(f"| {id} | {figure} | {' | '.join(cells)} | {aim} |")
     sources = [_source([r for r in records if r["variant"] == v]) for v in variants]
     return "\n".join([*rows, "", *sources])
+
+
+def _mocks(record: dict) -> str:
+    fits = record.get("fits", record["n"])
+    return f"{record['n']} mocks" + (f", {fits} with fits" if fits != record["n"] else "")
+
+
+def fits_gain(records: list[dict]) -> str:
+    """What the flow prior is worth: for each set of mocks that was fitted with several sources, its figures side by
+    side, and those of the others over those of the flow (F6)."""
+    rows = [
+        f"| mocks | figure | {' | '.join(_FITTED.values())} | "
+        + " | ".join(f"{name} / flow" for name in list(_FITTED.values())[1:])
+        + " |",
+        "|---" * (2 * len(_FITTED) + 1) + "|",
+    ]
+    plain = [r for r in records if r["id"] != "F6"]
+    for mocks, n, seed in dict.fromkeys((r["variant"].split(", fitted with ")[0], r["n"], r["seed"]) for r in plain):
+        same = [r for r in plain if (r["n"], r["seed"]) == (n, seed)]
+        if len({r["variant"] for r in same if r["variant"].startswith(f"{mocks}, fitted with ")}) < 2:
+            continue
+        for figure in _GAINS:
+            found = [_of(same, figure, f"{mocks}, fitted with {name}") for name in _FITTED]
+            cells = [f"{r['value']:.3g}" if r else "" for r in found]
+            for name, other in zip(list(_FITTED)[1:], found[1:], strict=True):
+                gained = _of(records, figure, f"{mocks}, {name} over the flow prior")
+                cells.append(_gain(found[0], other, gained) if (found[0] and other and figure in _RATIOS) else "")
+            rows.append(f"| {mocks}, {n} of seed {seed} | {figure} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+# As tflens.inference.gain.NAMES and the figures of tflens.inference.calibration call them.
+_FITTED = {"the flow prior": "flow", "N(0, I)": "N(0, I)", "a Sersic profile": "Sersic"}
+_RATIOS = ("theta_E: median of abs(error)", "chi^2 in the arcs")
+_GAINS = (
+    *_RATIOS,
+    "theta_E: 95th percentile of abs(error)",
+    "source: rms error over the image plane",
+    "failures: theta_E off by 5 %, or R-hat of the mass above 1.05",
+)
+
+
+def _of(records: list[dict], figure: str, variant: str) -> dict | None:
+    return next((r for r in records if (r["figure"], r["variant"]) == (figure, variant)), None)
+
+
+def _gain(flow: dict, other: dict, gained: dict | None) -> str:
+    """With the interval over resampled lenses, where the results of every lens were at hand."""
+    if gained is None:
+        return f"{other['value'] / flow['value']:.2f}"
+    low, high = gained["spread"]
+    return f"{gained['value']:.2f} ({low:.2f}-{high:.2f})"
 
 
 def profiles(records: list[dict]) -> str:
@@ -316,6 +369,7 @@ TABLES = {
     "bench": (("docs/benchmark.md",), "bench", bench),
     "pipeline": (("docs/benchmark.md",), "pipeline", pipeline),
     "fits": (("docs/fits.md",), "fits", fits),
+    "fits_gain": (("docs/fits.md",), "fits", fits_gain),
     "profiles": (("docs/physics.md",), "profiles", profiles),
     "subhalos": (("docs/physics.md",), "profiles", subhalos),
     "galaxies": (("docs/galaxies.md", CARD), "galaxies", galaxies),

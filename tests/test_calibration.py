@@ -2,25 +2,35 @@
 
 import functools
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from calibrate_stub import made_up
 from scipy import stats
-from typer.testing import CliRunner
 
-from tflens import cli_calibrate
-from tflens.cli import app
+from tflens.calibration_figure import calibration_figure
 from tflens.errors import ParameterError
+from tflens.galaxies import NeuralSource
 from tflens.grid import PixelGrid
-from tflens.inference.calibration import MASS, compare, draw_mock, failed, figures, lens_model, survey
+from tflens.inference.calibration import (
+    MASS,
+    chosen_stamp,
+    compare,
+    draw_mock,
+    failed,
+    figures,
+    lens_model,
+    reasons,
+    survey,
+    thinned_rank,
+    uniform_ranks,
+)
 from tflens.inference.check import check
+from tflens.inference.gain import gains
 from tflens.inference.mocks import Mock, Survey
 from tflens.inference.pipeline import Fit, FitSettings, Fitter
 from tflens.light import Pixelated, Sersic
-from tflens.plotting import calibration_figure
-from tflens.run import describe_model
 
 PIXEL_SCALE = 0.06
 SETTINGS = FitSettings(starts=4, search_steps=24, survivors=2, polish_steps=8, chains=2, warmup=40, draws=30)
@@ -45,6 +55,11 @@ def small_mock(index: int) -> Mock:
     return small_survey().draw(model, stamps()[index], [7, index], f"small {index}")
 
 
+def drawn(seed: int, index: int) -> Mock:
+    """Of the survey of calibrations."""
+    return draw_mock(Pixelated(PIXEL_SCALE), chosen_stamp(stamps(), seed, index), seed, index)
+
+
 @functools.cache
 def two_fits() -> tuple[list[Fit], list[int]]:
     """Of two lenses by one `Fitter`, and how often the search had been traced after each."""
@@ -59,8 +74,7 @@ def two_fits() -> tuple[list[Fit], list[int]]:
 
 class TestMocks:
     def test_follow_from_seed_and_index(self):
-        first, again = (draw_mock(stamps(), PIXEL_SCALE, 3, 1) for _ in range(2))
-        other = draw_mock(stamps(), PIXEL_SCALE, 3, 2)
+        first, again, other = (drawn(3, index) for index in (1, 1, 2))
         np.testing.assert_array_equal(first.observation.image, again.observation.image)
         assert first.parameters == again.parameters
         assert (first.stamp != other.stamp).any()
@@ -98,7 +112,7 @@ class TestMocks:
             Survey(PixelGrid((4, 5), 0.1), np.ones((1, 1)), **settings)
 
     def test_images_are_those_of_a_survey(self):
-        assert draw_mock(stamps(), PIXEL_SCALE, 3, 0).observation.image.shape == survey().grid.shape == (52, 54)
+        assert drawn(3, 0).observation.image.shape == survey().grid.shape == (52, 54)
 
 
 class TestFitter:
@@ -139,6 +153,9 @@ class TestCompare:
         for name, found in result["parameters"].items():
             assert found["truth"] == mock.parameters[name]
             assert found["rank"] == np.mean(fit.posterior.draws(name) < found["truth"])
+            below, of = found["sbc"]
+            assert 0 <= below <= of <= 60
+            assert of >= min(found["ess"], 60) / 2  # whole steps of each chain
         assert result["checks"] == {finding.name: finding.level for finding in check(fit)}
         # An exponential disk as a Sersic profile: what is left is noise, and an unconverged chain.
         assert result["source"]["error"] < 0.3
@@ -149,18 +166,7 @@ class TestCompare:
 def results(n: int, width: float = 1.0, bias: float = 0.0, seed: int = 0) -> list[dict]:
     """Of fits whose posteriors are Gaussian, `width` times as wide as their errors, and biased by `bias` of them."""
     rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(n):
-        parameters = {}
-        for name in MASS:
-            truth, error = 1.0 if name == "lens.theta_E" else 0.1, 0.002
-            median = truth + error * (bias + rng.standard_normal())
-            rank = float(stats.norm.cdf((truth - median) / (width * error)))
-            parameters[name] = {"truth": truth, "median": median, "std": width * error, "rank": rank, "r_hat": 1.0}
-        source = {"error": 0.1, "flux": 0.05, "r50": -0.05}
-        rest = {"chi2_arcs": 1.0, "max_r_hat": 1.02, "min_ess": 400.0, "latent_norm": 1.0}
-        found.append({"parameters": parameters, "source": source, **rest, "seconds": 60.0, "gradients": 1000})
-    return found
+    return [made_up(rng, width, bias) for _ in range(n)]
 
 
 def values(found: list[dict]) -> dict[str, float]:
@@ -197,61 +203,116 @@ class TestFigures:
         assert values(found)["failures: theta_E off by 5 %, or R-hat of the mass above 1.05"] == 0.1
         assert values(found)["theta_E off by 5 %"] == 0.05
 
-    def test_figure_draws_every_parameter(self):
-        figure = calibration_figure(results(30))
-        assert len([axes for axes in figure.axes if axes.get_title()]) == len(MASS) + 1
-
-
-class TestCommand:
-    @pytest.fixture
-    def told(self, monkeypatch, tmp_path):
-        """`tflens calibrate` of 20 fits with a Sersic source that are made up, one of them a failure."""
+    def test_a_mock_without_a_fit_is_a_failure_and_no_other_figure(self):
         found = results(20)
-        found[3]["parameters"]["lens.theta_E"]["median"] = 1.2
-        for index, each in enumerate(found):
-            each |= {"name": f"mock {index}", "chi2": 1.0, "commit": "abc"}
-        stamps_given = ("prior", stamps(), PIXEL_SCALE)
-        monkeypatch.setattr(cli_calibrate, "_stamps", lambda *_: stamps_given)
-        monkeypatch.setattr(cli_calibrate, "_result", lambda *arguments: found[arguments[-1]])
-        (tmp_path / "run").mkdir()
-        arguments = ["calibrate", "--run", str(tmp_path / "run"), "--n", "20", "--source", "sersic"]
-        return CliRunner().invoke(app, arguments), tmp_path / "run"
+        cut = [*found[:15], *({"no_fit": "the process was ended by SIGKILL"} for _ in range(5))]
+        assert failed(cut[-1])
+        everything, of_fits = values(cut), values(found[:15])
+        for figure, value in everything.items():
+            shares = {"failures: theta_E off by 5 %, or R-hat of the mass above 1.05", "theta_E off by 5 %"}
+            shares.add("R-hat of anything above 1.05, latents included")
+            assert value == (0.25 if figure in shares else of_fits[figure])
+        assert {record["fits"] for record in figures(cut)} == {15}
+        assert [record["value"] for record in figures(cut[-5:])] == [1.0, 1.0, 1.0]
 
-    def test_prints_every_figure_and_the_failures_by_name(self, told):
-        outcome, _ = told
-        assert outcome.exit_code == 0, outcome.output
-        for figure in values(results(20)):
-            assert figure in outcome.stdout
-        failures = [line for line in outcome.stdout.splitlines() if line.startswith("failed:")]
-        assert len(failures) == 1
-        assert "mock 3:" in failures[0]
+    def test_failures_have_reasons(self):
+        (good, wrong, torn, lost) = results(4)
+        wrong["parameters"]["lens.theta_E"]["median"] = 0.9 * wrong["parameters"]["lens.theta_E"]["truth"]
+        torn["parameters"]["lens.e1"]["r_hat"], torn["parameters"]["shear.gamma1"]["r_hat"] = 1.1, 1.2
+        lost["parameters"]["lens.theta_E"]["median"] = float("nan")
+        assert reasons(good) == []
+        assert reasons(wrong) == ["theta_E off by -10.0%"]
+        assert reasons(torn) == ["R-hat 1.200 of shear.gamma1 and of 1 more"]
+        assert failed(lost)
 
-    def test_writes_records_that_can_be_repeated(self, told):
-        _, run = told
-        for record in json.loads((run / "fits.json").read_text()):
-            assert record["variant"] == "prior sources, fitted with a Sersic profile"
-            assert (record["n"], record["seed"], record["commit"]) == (20, 1, "abc")
-            assert record["command"] == "tflens calibrate --n 20 --seed 1 --source sersic"
-        assert (run / "prior-sersic-1.png").stat().st_size > 10_000
+    def test_gain_is_that_of_the_same_lenses(self):
+        flow, other = results(30), results(30)
+        for each in other:
+            theta_E = each["parameters"]["lens.theta_E"]
+            theta_E["median"] = theta_E["truth"] + 3 * (theta_E["median"] - theta_E["truth"])
+            each["chi2_arcs"] = 1.5
+        f1, f3 = gains({"flow": flow, "normal": other})
+        assert (f1["id"], f1["over"], f1["fits"]) == ("F6", "normal", 30)
+        # Every lens is off by three times as much, however lenses are resampled.
+        np.testing.assert_allclose([f1["value"], *f1["spread"]], 3.0, rtol=1e-9)
+        np.testing.assert_allclose([f3["value"], *f3["spread"]], 1.5, rtol=1e-9)
+        flow[3] = {"no_fit": "lost"}
+        assert gains({"flow": flow, "normal": other})[0]["fits"] == 29
+        assert gains({"normal": other, "sersic": other}) == []
 
-    def test_two_kinds_of_sources_at_once_are_refused(self, tmp_path):
-        both = ["calibrate", "--run", str(tmp_path), "--data", "a", "--real", "b"]
-        outcome = CliRunner().invoke(app, both)
-        assert outcome.exit_code == 2
-        assert "not both" in outcome.output
 
-    def test_a_finished_mock_is_not_fitted_again_unless_the_model_has_changed(self, tmp_path):
-        class Refuses:
-            model, settings = lens_model(Sersic()), SETTINGS
+class TestRanks:
+    def posteriors(self, n: int, correlation: float) -> tuple[list[float], list[list[int]]]:
+        """Ranks among all draws, and `thinned_rank`, of honest posteriors whose chains are autoregressive."""
+        rng = np.random.default_rng(4)
+        draws = rng.standard_normal((n, 4, 200))
+        for i in range(1, 200):
+            draws[..., i] = correlation * draws[..., i - 1] + np.sqrt(1 - correlation**2) * draws[..., i]
+        ess = 800 * (1 - correlation) / (1 + correlation)
+        truth = rng.standard_normal(n)
+        return (
+            [float(np.mean(each < t)) for each, t in zip(draws, truth, strict=True)],
+            [thinned_rank(each, t, ess) for each, t in zip(draws, truth, strict=True)],
+        )
 
-            def fit(self, *_, **__):
-                raise AssertionError("fitted again")
+    def test_thinned_ranks_of_honest_chains_are_uniform_where_ranks_of_all_draws_are_not(self):
+        n = 4000
+        plain, thinned = self.posteriors(n, 0.95)
+        below, of = np.array(thinned).T
+        assert set(of) == {20}  # 800 draws are worth 20
+        counts = np.bincount(below, minlength=21)
+        assert stats.chisquare(counts).pvalue > 1e-3
+        at_the_ends = np.mean([rank in (0.0, 1.0) for rank in plain])
+        assert at_the_ends > 10 * 2 / 801  # what 800 independent draws would have
 
-        file = tmp_path / "0.json"
-        made_with = json.loads(json.dumps({"model": describe_model(Refuses.model), "settings": asdict(SETTINGS)}))
-        file.write_text(json.dumps({"made_with": made_with, "kept": 1}))
-        arguments = (file, Refuses(), stamps(), PIXEL_SCALE, 1, 0)
-        assert cli_calibrate._result(*arguments)["kept"] == 1
-        file.write_text(json.dumps({"made_with": {}}))
-        with pytest.raises(ParameterError, match="of another model or other settings"):
-            cli_calibrate._result(*arguments)
+    def test_ranks_are_spread_over_their_steps(self):
+        found = results(500)
+        for each in found:
+            for parameter in each["parameters"].values():
+                parameter["sbc"] = [int(parameter["rank"] * 4), 3]  # honest ranks among three draws
+        ranks = uniform_ranks(found)
+        assert ranks.shape == (500, len(MASS))
+        assert ((ranks > 0) & (ranks < 1)).all()
+        for i, name in enumerate(MASS):
+            assert stats.kstest(ranks[:, i], "uniform").pvalue > 1e-4
+            steps = [each["parameters"][name]["sbc"][0] for each in found]
+            np.testing.assert_array_equal(np.floor(ranks[:, i] * 4), steps)
+        np.testing.assert_array_equal(uniform_ranks(found), ranks)
+
+
+class TestFigure:
+    def panels(self, found: list[dict]) -> dict[str, object]:
+        figure = calibration_figure(found, "a test")
+        figure.draw_without_rendering()
+        return {axes.get_title().split(":")[0]: axes for axes in figure.axes}
+
+    def test_draws_every_parameter_coverage_z_and_errors(self):
+        panels = self.panels(results(30))
+        assert len(panels) == len(MASS) + 2  # theta_E has ranks, z and errors, under two names
+
+    def test_bars_count_all_mocks_with_fits(self):
+        found = [*results(40), {"no_fit": "lost"}]
+        assert sum(bar.get_height() for bar in self.panels(found)["$e_1$"].patches[1:]) == 40
+
+    def test_what_chance_does_not_do_is_orange(self):
+        orange = (0xD9 / 255, 0x5F / 255, 0x02 / 255, 1.0)
+
+        def orange_bars(found: list[dict]) -> int:
+            return sum(bar.get_facecolor() == orange for bar in self.panels(found)["$e_2$"].patches)
+
+        assert orange_bars(results(200, width=0.4)) >= 2
+        assert orange_bars(results(200)) <= 1
+
+    @pytest.mark.parametrize("found", [results(1), [{"no_fit": "lost"}] * 2], ids=["one mock", "no fit"])
+    def test_of_next_to_nothing(self, found):
+        assert "coverage of all seven" in self.panels(found)
+
+
+class TestPrior:
+    def test_mocks_of_the_prior_place_the_galaxy_as_the_fit_does(self):
+        source = NeuralSource()
+        first, again = (draw_mock(source, None, 3, 0) for _ in range(2))
+        np.testing.assert_array_equal(first.observation.image, again.observation.image)
+        assert first.source is source
+        assert first.stamp.shape == (64, 64)
+        assert first.arcs.sum() == pytest.approx(first.flux * first.magnification, rel=1e-6)

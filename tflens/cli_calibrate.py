@@ -3,23 +3,25 @@
 Tables go to stdout, messages to stderr; exit codes are those of `tflens.cli`.
 """
 
-import json
 import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tflens.errors import ParameterError
+from tflens.cli_choices import Sampler
 from tflens.terminal import reporting, say
+from tflens.workers import MEMORY
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from tflens.inference.pipeline import Fitter
+    from tflens.calibrate import Sources
 
 
 class FittedWith(StrEnum):
@@ -30,9 +32,18 @@ class FittedWith(StrEnum):
     sersic = "sersic"
 
 
+class ShotBy(StrEnum):
+    """The code that draws the mocks."""
+
+    tflens = "tflens"
+    lenstronomy = "lenstronomy"
+
+
 def calibrate(
     run: Annotated[Path, typer.Option(help="Folder with a file for each finished mock; a killed run goes on.")],
-    n: Annotated[int, typer.Option(min=1, help="Number of mocks.")] = 100,
+    n: Annotated[
+        int, typer.Option(min=1, help="Number of mocks; a larger one goes on with those that are there.")
+    ] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Of the mocks.")] = 1,
     source: Annotated[
         FittedWith, typer.Option(help="Fits with the neural source and its flow, with N(0, I) for it, or a Sersic.")
@@ -41,125 +52,152 @@ def calibrate(
         Path | None, typer.Option(help="Dataset of simulated galaxies: its test split is lensed.", show_default=False)
     ] = None,
     real: Annotated[
-        Path | None, typer.Option(help="Stamps of real galaxies (.npz) to be lensed.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz",
+            help="Stamps of real galaxies to be lensed, those of S/N 100 or more; docs/fits.md says which files suit.",
+            show_default=False,
+        ),
     ] = None,
+    shot_by: Annotated[
+        ShotBy, typer.Option(help="What draws the mocks: the same lenses and noise, by our code or by another.")
+    ] = ShotBy.tflens,
     model: Annotated[str, typer.Option(help="Galaxy model: a shipped one by name, or a folder.")] = "galaxies",
-    records: Annotated[Path | None, typer.Option(help="File of the records; RUN/fits.json by default.")] = None,
+    starts: Annotated[int, typer.Option(min=1, help="Points from which the best fit is sought.")] = 32,
+    chains: Annotated[int, typer.Option(min=2, help="Independent chains.")] = 8,
+    warmup: Annotated[int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.")] = 120,
+    draws: Annotated[int, typer.Option(min=20, help="Steps of each chain that are kept.")] = 200,
+    sampler: Annotated[
+        Sampler, typer.Option(help="From the best fit to the posterior, as for `tflens fit`.")
+    ] = Sampler.hmc,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Mocks fitted at a time, by one thread each if there are several.")
+    ] = 1,
+    memory: Annotated[
+        float, typer.Option(min=0, help="GB that a process may hold after a mock; with more it is replaced.")
+    ] = MEMORY,
+    share: Annotated[
+        bool, typer.Option(help="Mocks share what is compiled; without, no fit depends on those before it.")
+    ] = True,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Go on with the mocks of a file of --keep.", show_default=False),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.jsonl", help="Write all mocks' results to one small file.", show_default=False),
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="File of the records; RUN/fits.json by default.", show_default=False)
+    ] = None,
 ) -> None:
     """Fits mocks whose truth is known, each blind, and counts: figures F1-F7, and the failures one by one.
 
-    Sources of the mocks: --data, --real, or, if neither is given, draws of the galaxy model's own prior.
+    Sources of the mocks: --data, --real, or, if neither is given, draws of the galaxy model's own prior. The same call
+    goes on where a killed one stopped. If RUN holds the same mocks fitted with several sources, the gain of the flow
+    prior over the others (F6) is counted too. Figures go to RUN as a picture and as records.
     """
     if data is not None and real is not None:
         raise typer.BadParameter("give --data or --real, not both", param_hint="--data")
     with reporting(tensorflow=True) as messages:
+        from tflens import calibrate as calibration
+        from tflens.calibration_figure import calibration_figure
         from tflens.galaxies.evaluation import keep_records
-        from tflens.inference.calibration import figures, fitted_source, lens_model
-        from tflens.inference.pipeline import Fitter
-        from tflens.plotting import calibration_figure
+        from tflens.inference.calibration import figures
+        from tflens.inference.gain import NAMES, gains
 
-        kind, stamps, pixel_scale = _stamps(data, real, model, n, seed)
-        fitter = Fitter(lens_model(fitted_source(source.value, model)), _settings(), crop=False)
-        results = []
-        for index in range(n):
-            file = run / f"{kind}-{source.value}-{seed}-{index:04d}.json"
-            results.append(_result(file, fitter, stamps, pixel_scale, seed, index))
-            say(messages, f"{index + 1} of {n}: {_line(results[-1])}")
-        given = ["--data", str(data)] if data else ["--real", str(real)] if real else []
-        command = shlex.join(
-            ["tflens", "calibrate", "--n", str(n), "--seed", str(seed), "--source", source.value, *given]
-        )
-        run.mkdir(parents=True, exist_ok=True)
-        variant = f"{kind} sources, fitted with {_FITTED[source]}"
-        commits = ", ".join(sorted({result["commit"] for result in results}))
-        common = {"variant": variant, "n": n, "seed": seed, "command": command, "commit": commits}
-        found = [record | common for record in figures(results)]
-        keep_records(records or run / "fits.json", found)
-        calibration_figure(results).savefig(run / f"{kind}-{source.value}-{seed}.png", dpi=100)
+        settings = calibration.SETTINGS | {"starts": starts, "draws": draws}
+        settings |= {"chains": chains, "warmup": warmup, "sampler": sampler.value}
+        plan = calibration.Plan(_sources(data, real), source.value, seed, model, shot_by.value, settings)
+        if resume is not None:
+            put = calibration.resume(resume, plan, run)
+            say(messages, f"{put} mocks from {resume}")
+        with _showing_mocks(messages, n, run) as tell:
+            results = calibration.fit_mocks(plan, n, run, tell, processes=processes, memory=memory, share=share)
+        if keep is not None:
+            calibration.keep(keep, results)
+        fixed = {"--n": n, "--seed": seed, "--source": source}
+        chosen = {"--data": (data, None), "--real": (real, None), "--shot-by": (shot_by, ShotBy.tflens)}
+        chosen |= {"--model": (model, "galaxies"), "--starts": (starts, 32), "--chains": (chains, 8)}
+        chosen |= {"--warmup": (warmup, 120), "--draws": (draws, 200), "--sampler": (sampler, Sampler.hmc)}
+        command = _command(fixed | {name: value for name, (value, default) in chosen.items() if value != default})
+        commits = ", ".join(sorted({str(result["commit"]) for result in results}))
+        common = {"n": n, "seed": seed, "command": command, "commit": commits}
+        found = [record | {"variant": plan.variant} | common for record in figures(results)]
+        gained = [
+            record | {"variant": f"{plan.mocks}, {NAMES[record['over']]} over the flow prior"} | common
+            for record in gains(calibration.same_mocks(plan, n, run))
+        ]
+        file = records or run / "fits.json"
+        keep_records(file, [*found, *gained])
+        picture = run / f"{plan.label}.png"
+        calibration_figure(results, plan.variant).savefig(picture, dpi=100)
         out = Console() if Console().is_terminal else Console(width=140)
-        out.print(_table(found, variant))
-        for result in results:
-            if _failed(result):
-                out.print(f"failed: {_line(result)}", highlight=False, soft_wrap=True)
+        title = f"{n} mocks, {found[0]['fits']} with fits: {plan.variant}"
+        out.print(_table(found, title))
+        if gained:
+            named = [record | {"figure": f"{record['figure']}, {record['variant']}"} for record in gained]
+            out.print(_table(named, f"gain of the flow prior, {gained[0]['fits']} lenses"))
+        _print_failures(results, out)
+        say(messages, f"wrote {file} and {picture}")
 
 
-_FITTED = {
-    FittedWith.flow: "the flow prior",
-    FittedWith.normal: "N(0, I)",
-    FittedWith.sersic: "a Sersic profile",
-}
+def _sources(data: Path | None, real: Path | None) -> "Sources":
+    from tflens.calibrate import prior_sources, real_sources, simulated_sources
+
+    return simulated_sources(data) if data else real_sources(real) if real else prior_sources()
 
 
-def _settings() -> Any:
-    from tflens.inference.pipeline import FitSettings
-
-    return FitSettings(starts=32, survivors=4, draws=200)
-
-
-def _stamps(data: Path | None, real: Path | None, model: str, n: int, seed: int) -> tuple[str, "np.ndarray", float]:
-    """What they are, the galaxies `[N, n, n]`, and the side of their pixels, arcsec."""
-    import numpy as np
-
-    if data is not None:
-        from tflens.datasets.records import load_dataset
-
-        galaxies = load_dataset(data, "test")
-        return "simulated", galaxies.images, float(galaxies.manifest["pixel_scale"])
-    if real is not None:
-        from tflens.galaxies.real_stamps import load_real_stamps
-
-        stamps = load_real_stamps(real)
-        return "real", np.asarray(stamps.images), stamps.pixel_scale
-    from tflens.galaxies.source import load_galaxy_model
-
-    galaxies = load_galaxy_model(model)
-    return "prior", galaxies.sample_prior(n, seed).numpy(), galaxies.pixel_scale
+def _command(options: dict[str, Any]) -> str:
+    """What repeats the figures: the options that determine them."""
+    return shlex.join(["tflens", "calibrate", *(str(part) for option in options.items() for part in option)])
 
 
-def _result(
-    file: Path, fitter: "Fitter", stamps: "np.ndarray", pixel_scale: float, seed: int, index: int
-) -> dict[str, Any]:
-    """Truth and fit of one mock, from its file if it has one."""
-    from dataclasses import asdict
+@contextmanager
+def _showing_mocks(messages: Console, total: int, run: Path) -> "Iterator[Callable[[dict[str, Any], bool], None]]":
+    """A line for each mock, with a bar and the time left below them on a terminal; and after Ctrl-C, how to go on."""
+    done = fitted = 0
+    columns = (TextColumn("mocks"), BarColumn(bar_width=28), MofNCompleteColumn(), TimeElapsedColumn())
+    # The speed is that of all mocks so far: one alone may take longer than the usual window of half a minute.
+    bars = Progress(
+        *columns, TimeRemainingColumn(), console=messages, speed_estimate_period=1e9, disable=not messages.is_terminal
+    )
+    task = bars.add_task("mocks", total=total)
 
-    from tflens.files import write_atomically
-    from tflens.inference.calibration import compare, draw_mock
-    from tflens.run import commit, describe_model
+    def tell(result: dict[str, Any], kept: bool) -> None:
+        nonlocal done, fitted
+        done, fitted = done + 1, fitted + ("no_fit" not in result)
+        say(messages, f"{done} of {total}{', kept' if kept else ''}: {_line(result)}")
+        if kept:
+            bars.reset(task, completed=done)  # it took no time, and says nothing of the others
+        else:
+            bars.update(task, completed=done)
 
-    made_with = json.loads(json.dumps({"model": describe_model(fitter.model), "settings": asdict(fitter.settings)}))
-    if file.exists():
-        found = json.loads(file.read_text())
-        if found.get("made_with") != made_with:
-            raise ParameterError(f"{file} is of another model or other settings; choose another --run, or remove it")
-        return found
-    mock = draw_mock(stamps, pixel_scale, seed, index)
-    fit = fitter.fit(mock.observation, seed=index)
-    result = {**compare(mock, fit), "made_with": made_with, "commit": commit()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda temporary: temporary.write_text(json.dumps(result, indent=1) + "\n"))
-    return result
-
-
-def _failed(result: dict[str, Any]) -> bool:
-    from tflens.inference.calibration import failed
-
-    return failed(result)
+    try:
+        with bars:
+            yield tell
+    except KeyboardInterrupt:
+        say(messages, f"{fitted} of {total} mocks are fitted and kept in {run}: the same command goes on from there")
+        raise
 
 
 def _line(result: dict[str, Any]) -> str:
+    from tflens.inference.calibration import MASS, reasons, theta_E_error, z_score
+
+    if "no_fit" in result:
+        return f"{result['name']}: {reasons(result)[0]}"
     theta_E = result["parameters"]["lens.theta_E"]
-    z = (theta_E["median"] - theta_E["truth"]) / theta_E["std"]
-    r_hat = max(found["r_hat"] for found in result["parameters"].values())
+    r_hat = max(result["parameters"][name]["r_hat"] for name in MASS)
     return (
         f"{result['name']}: theta_E {theta_E['truth']:.4f}, fit {theta_E['median']:.4f} "
-        f"({theta_E['median'] / theta_E['truth'] - 1:+.2%}, z {z:+.1f})"
+        f"({theta_E_error(result):+.2%}, z {z_score(result, 'lens.theta_E'):+.1f})"
         f"  chi^2 {result['chi2']:.3f}  R-hat of the mass {r_hat:.3f}, of all {result['max_r_hat']:.3f}  "
         f"source {result['source']['error']:.2f}  {result['seconds']:.0f} s"
     )
 
 
-def _table(records: list[dict[str, Any]], variant: str) -> Table:
-    table = Table(title=f"{records[0]['n']} mocks: {variant}", title_justify="left")
+def _table(records: Sequence[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
     for heading in ("id", "figure", "value", "68 %", "null", "reach", "beat"):
         table.add_column(heading, justify="left" if heading in ("id", "figure") else "right")
     for record in records:
@@ -173,3 +211,28 @@ def _aim(value: Any) -> str:
     if value is None:
         return ""
     return f"{value[0]:.4g}-{value[1]:.4g}" if isinstance(value, list | tuple) else f"{value:.4g}"
+
+
+def _print_failures(results: Sequence[dict[str, Any]], out: Console) -> None:
+    """Every mock that counts as failed, with the reasons, and what the fit itself said of it."""
+    from tflens.inference.calibration import reasons
+
+    failed = [(result, why) for result in results if (why := reasons(result))]
+    if not failed:
+        out.print("no failures")
+        return
+    table = Table(title=f"{len(failed)} of {len(results)} mocks failed", title_justify="left")
+    for heading in ("mock", "why", "chi^2 in the arcs", "S/N of the peak", "its checks: failures", "warnings"):
+        table.add_column(heading, justify="right" if heading in ("chi^2 in the arcs", "S/N of the peak") else "left")
+    for result, why in failed:
+        row = [result["name"], "; ".join(why), "", "", "", ""]
+        if "no_fit" not in result:
+            chi2 = result["chi2_arcs"]
+            row[2:4] = "no arcs" if chi2 is None else f"{chi2:.2f}", f"{result['peak_snr']:.0f}"
+            row[4:] = [_named(result["checks"], level) or "none" for level in ("failure", "warning")]
+        table.add_row(*map(escape, row))
+    out.print(table)
+
+
+def _named(checks: dict[str, str], level: str) -> str:
+    return ", ".join(name for name, found in checks.items() if found == level)

@@ -1,6 +1,6 @@
 """Figures of a fit. Each function returns a matplotlib `Figure` and leaves matplotlib's global state alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-from scipy import stats
 
 from tflens.errors import ParameterError
 from tflens.inference.pipeline import Fit
@@ -33,38 +32,6 @@ _SYMBOLS = {
     "gamma1": r"$\gamma_1$",
     "gamma2": r"$\gamma_2$",
 }
-
-
-def calibration_figure(results: Sequence[dict[str, Any]]) -> Figure:
-    """How honest the errors of many fits are: ranks of the truths among the draws, which ought to be uniform, and the
-    share of truths within central intervals of each content. Bands hold 95 % of what chance does.
-
-    Args:
-        results: of `tflens.inference.calibration.compare`.
-    """
-    names, n = list(results[0]["parameters"]), len(results)
-    rank = np.array([[each["parameters"][name]["rank"] for name in names] for each in results])
-    figure = Figure(figsize=(13.5, 6.4), layout="constrained")
-    panels = figure.subplots(2, 4).ravel()
-    bins = np.linspace(0, 1, 11)
-    low, high = stats.binom.interval(0.95, n, 0.1)
-    for panel, name, values in zip(panels, names, rank.T, strict=False):
-        panel.axhspan(low, high, color="0.88", label="95 % of chance")
-        panel.hist(values, bins, color=colormaps["cividis"](0.3))
-        panel.set(title=_symbol(name), xlabel="rank of the truth", xlim=(0, 1))
-    panels[0].set_ylabel("lenses")
-    content = np.linspace(0, 1, 101)
-    inside = np.mean(np.abs(rank[:, :, None] - 0.5) <= content / 2, 0)
-    last = panels[len(names)]
-    last.fill_between(content, *(np.array(stats.binom.interval(0.95, n, content)) / n), color="0.88")
-    last.plot([0, 1], [0, 1], color="0.4", linewidth=0.8)
-    for name, curve, dash in zip(names, inside, ("-", "--", ":", "-.") * 2, strict=False):
-        last.plot(content, curve, dash, linewidth=1.2, label=_symbol(name))
-    last.legend(fontsize="small", ncols=2)
-    last.set(
-        title="coverage", xlabel="content of the interval", ylabel="share of truths in it", xlim=(0, 1), ylim=(0, 1)
-    )
-    return figure
 
 
 def fit_figure(fit: Fit) -> Figure:

@@ -5,6 +5,8 @@ import os
 import sys
 import tempfile
 
+_MARK = "TFLENS_QUIET"
+
 
 def import_tensorflow_quietly() -> None:
     """Imports TensorFlow, and keeps it, XLA and absl from writing on stderr what is no concern of who runs a command.
@@ -14,8 +16,10 @@ def import_tensorflow_quietly() -> None:
     Example:
         >>> import_tensorflow_quietly()
     """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+    ours = os.environ.get(_MARK) is not None  # the level is that of this function, in the process that started this one
+    if ("TF_CPP_MIN_LOG_LEVEL" in os.environ and not ours) or "tensorflow" in sys.modules:
         return
+    os.environ[_MARK] = "1"
     # 3 leaves fatal errors alone: the missing graphics card of most machines is reported as an error (cuInit).
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     for name in ("tensorflow", "absl"):

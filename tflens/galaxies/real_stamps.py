@@ -68,18 +68,32 @@ class RealFits:
 def load_real_stamps(path: str | Path) -> RealStamps:
     """Stamps from an .npz file with `images, ident, mag, snr, pixel_scale, psf_fwhm`.
 
+    So galaxies that were all brought to one pixel scale and one round PSF suit. Images of single galaxies or of a
+    field, with a noise map and a PSF of their own (`image, psf` ...), or without a pixel scale, do not.
+
     Raises:
-        ParameterError: the file is missing, is no .npz file, or lacks one of the arrays.
+        ParameterError: the file is missing, is no .npz file, lacks one of the arrays, or does not have an entry of each
+            for every galaxy.
     """
     names = ("images", "ident", "mag", "snr", "pixel_scale", "psf_fwhm")
     try:
         with np.load(path) as file:
-            missing = [name for name in names if name not in file]
-            if missing:
-                raise ParameterError(f"{path} lacks {', '.join(missing)}; stamps need {', '.join(names)}")
-            images, ident, mag, snr, pixel_scale, psf_fwhm = (file[name] for name in names)
-    except (OSError, ValueError) as error:
+            found = {name: file[name] for name in names if name in file}
+            there = ", ".join(file)
+    except (OSError, ValueError, AttributeError) as error:
         raise ParameterError(f"{path} cannot be read as an .npz file of stamps: {error}") from None
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ParameterError(
+            f"{path} lacks {', '.join(missing)} (it has {there}); stamps need {', '.join(names)}: galaxies on one "
+            "pixel scale, seen through one round PSF"
+        )
+    images, ident, mag, snr, pixel_scale, psf_fwhm = (found[name] for name in names)
+    if images.ndim != 3 or any(np.shape(each) != images.shape[:1] for each in (ident, mag, snr)):
+        raise ParameterError(
+            f"{path}: images must be [N, n, n], and ident, mag and snr [N]; their shapes are {images.shape}, "
+            f"{ident.shape}, {mag.shape}, {snr.shape}"
+        )
     return RealStamps(images.astype(np.float64), ident, mag, snr, float(pixel_scale), float(psf_fwhm))
 
 

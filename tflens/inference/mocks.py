@@ -1,6 +1,6 @@
 """Mock observations of lenses whose truth is known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from tflens.mass import MassProfile
 from tflens.model import LensModel
 from tflens.observation import Observation
 
+SAMPLES = 8
+"""Along each side of a pixel of a mock."""
+
 
 @dataclass(frozen=True)
 class Mock:
@@ -27,7 +30,7 @@ class Mock:
         observation: image, noise and PSF.
         parameters: of mass, lens light and source, by the model's names.
         stamp: the pixels of the source, `[n, n]`, None for a source that is a formula, and for several sources.
-        stamp_scale: side of the stamp's pixels at `scale` = 1, arcsec, or None.
+        source: the profile that places the stamp, or None.
         flux: of the source, counts/s; several sources share it at random.
         arcs: the lensed source without noise, `[ny, nx]`, counts/s per pixel.
         magnification: flux of the arcs over that of the source.
@@ -36,10 +39,17 @@ class Mock:
     observation: Observation
     parameters: dict[str, float]
     stamp: NDArray[np.floating] | None
-    stamp_scale: float | None
+    source: Pixelated | None
     flux: float
     arcs: NDArray[np.floating]
     magnification: float
+
+
+Shoot = Callable[
+    ["Survey", LensModel, dict[str, float], Sequence[NDArray[np.floating]]], Sequence[NDArray[np.floating]]
+]
+"""What draws a lens: survey, model, parameters by name, and unit-flux pixels of those sources that have any, to the
+image `[ny, nx]` of every light profile for unit amplitude, lens light first, convolved with the PSF, without noise."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,7 @@ class Survey:
         stamp: NDArray[np.floating] | None = None,
         seed: int | Sequence[int] = 0,
         name: str = "mock",
+        shoot: "Shoot | None" = None,
     ) -> Mock:
         """One lens: parameters drawn from a model's prior, and a given galaxy as the source, or one of the prior's.
 
@@ -105,6 +116,8 @@ class Survey:
                 scale; its flux does not matter.
             seed: of the parameters and of the noise.
             name: of the observation.
+            shoot: another code that draws the images: `tflens.inference.lenstronomy_mocks.shoot`. Parameters, flux
+                ratios and noise are the same for the same seed.
 
         Raises:
             ParameterError: the model has no source or no lens light; a stamp is missing, or given for a source that
@@ -115,21 +128,11 @@ class Survey:
         u = tf.constant(rng.standard_normal(model.dim))
         parameters = {k: float(v) for k, v in model.physical(u).items()}
         images = [stamp] if stamp is not None else [i[0] for i in model.source_images(tf.cast(u, model.dtype)[None])]
-        fine = LensLayer(
-            self.grid,
-            mass=[_exact(profile) for profile in model.lens],
-            lens_light=model.lens_light,
-            source=model.sources,
-            psf=self.psf,
-            supersampling=8,
-            padding=max(self.psf.shape) // 2,
-            dtype="float64",
-        )
-        unit = [tf.constant(np.asarray(image, np.float64) / np.sum(image)) for image in images]
+        unit = [np.asarray(image, np.float64) / np.sum(image) for image in images]
+        seen = list((shoot or ray_shoot)(self, model, parameters, unit))
         exact = {name: tf.constant(value, tf.float64) for name, value in parameters.items()}
-        inputs = model.layer_inputs(exact, unit)
-        seen = list(model.observed(tf.stack(fine.images(inputs)), exact).numpy())
-        fluxes = [float(source.flux(**each)) for source, each in zip(model.sources, inputs["source"], strict=True)]
+        sources = model.layer_inputs(exact, [tf.constant(image) for image in unit])["source"]
+        fluxes = [float(source.flux(**each)) for source, each in zip(model.sources, sources, strict=True)]
         shares = rng.dirichlet(np.ones(len(fluxes))) if len(fluxes) > 1 else [1.0]
         light = sum(seen[: -len(fluxes)])
         arcs = sum(s * image / f for s, image, f in zip(shares, seen[-len(fluxes) :], fluxes, strict=True))
@@ -142,10 +145,29 @@ class Survey:
         noise = np.sqrt(self.sky + (1 - self.sky) * (light + arcs) / signal)
         image = light + arcs + noise * rng.standard_normal(noise.shape)
         observation = Observation(image, noise, self.psf, self.grid.pixel_scale, name=name)
-        pixels, scale = None, None
-        if images and len(model.sources) == 1:
-            pixels, scale = np.asarray(images[0]), model.sources[0].pixel_scale
-        return Mock(observation, parameters, pixels, scale, float(flux), arcs, magnification)
+        alone = images and len(model.sources) == 1
+        pixels, source = (np.asarray(images[0]), model.sources[0]) if alone else (None, None)
+        return Mock(observation, parameters, pixels, source, float(flux), arcs, magnification)
+
+
+def ray_shoot(
+    survey: Survey, model: LensModel, parameters: dict[str, float], images: Sequence[NDArray[np.floating]]
+) -> NDArray[np.float64]:
+    """Images of every light profile for unit amplitude, `[profiles, ny, nx]`: a `Shoot` with 8 x 8 samples a pixel in
+    float64."""
+    fine = LensLayer(
+        survey.grid,
+        mass=[_exact(profile) for profile in model.lens],
+        lens_light=model.lens_light,
+        source=model.sources,
+        psf=survey.psf,
+        supersampling=SAMPLES,
+        padding=max(survey.psf.shape) // 2,
+        dtype="float64",
+    )
+    exact = {name: tf.constant(value, tf.float64) for name, value in parameters.items()}
+    inputs = model.layer_inputs(exact, [tf.constant(image, tf.float64) for image in images])
+    return model.observed(tf.stack(fine.images(inputs)), exact).numpy()
 
 
 def gaussian_psf(fwhm: float, pixel_scale: float) -> NDArray[np.float64]:
