@@ -45,6 +45,7 @@ EDGE_MEDIAN, EDGE_INTERVAL = 3.0, 4.0
 BAD_GRADIENTS = 0.01
 RARE = 1e-3
 
+_MUCH_BESIDE = 0.5  # of the source's brightness: what its network may leave to a random field
 _LEAST_PAIRS = 100  # of pixels, to tell the correlation of the noise from
 
 
@@ -108,6 +109,8 @@ def check(fit: "Fit") -> list[Finding]:
     ]
     if fit.model.latent_dim:
         findings.append(latent_norm(u[..., len(names) :]))
+    if fit.compiled.modes:
+        findings.append(discrepancy(0.0 if fit.discrepancy is None else fit.discrepancy.strength))
     return findings
 
 
@@ -590,6 +593,26 @@ def latent_norm(latents: np.ndarray) -> Finding:
     words = f"a source unlike the galaxies that the prior knows: |u|^2 / D = {norm:.2f}, 1 is typical and {limit:.2f} "
     words += "passed by one in a thousand; its shape, and the lens with it, may be distorted; compare --source sersic"
     return Finding("latent_norm", "warning", norm, limit, words)
+
+
+def discrepancy(strength: float) -> Finding:
+    """How much the source has beside what its network draws (`tflens.inference.discrepancy`).
+
+    Args:
+        strength: standard deviation of that field relative to the brightness of the source; 0 if there is none.
+
+    Example:
+        >>> discrepancy(0.0).words, discrepancy(0.12).level, discrepancy(0.65).level
+        ('the network can draw the source: no field beside it is needed', 'note', 'warning')
+    """
+    if strength == 0:
+        words = "the network can draw the source: no field beside it is needed"
+        return Finding("discrepancy", "ok", strength, _MUCH_BESIDE, words)
+    words = f"the network cannot draw all of the source: a field beside it varies by {strength:.0%} of the brightness, "
+    if strength <= _MUCH_BESIDE:
+        return Finding("discrepancy", "note", strength, _MUCH_BESIDE, words + "and intervals allow for it")
+    words += "more than a correction; intervals allow for it, but compare --source sersic"
+    return Finding("discrepancy", "warning", strength, _MUCH_BESIDE, words)
 
 
 def prior_edge(u: np.ndarray, names: Sequence[str]) -> Finding:
