@@ -151,7 +151,7 @@ def thinned_rank(draws: NDArray[np.floating], truth: float, ess: float) -> list[
 
     The rank of the truth among L independent draws of an honest posterior has each of the values 0 to L equally often.
     Draws of a chain that follow each other are alike, so that its rank is 0 or L too often (Talts et al. 2018, section
-    5.1): every k-th draw of each chain is taken, as many in all as the effective sample size.
+    5.1): every k-th draw of each chain is taken, about as many in all as the effective sample size.
 
     Args:
         draws: `[chains, draws]`.
