@@ -18,7 +18,7 @@ from tflens.datasets.pipeline import hst_psf
 from tflens.galaxies import NeuralSource
 from tflens.galaxies.digit_reader import DigitReader
 from tflens.grid import PixelGrid
-from tflens.inference.calibration import lens_model
+from tflens.inference.mock_lenses import lens_model
 from tflens.inference.mocks import Mock, Survey
 from tflens.inference.pipeline import Fit, FitSettings, Fitter
 from tflens.inference.posterior import Row

@@ -20,14 +20,13 @@ from tflens.inference.calibration import (
     draw_mock,
     failed,
     figures,
-    lens_model,
     reasons,
-    survey,
     thinned_rank,
     uniform_ranks,
 )
 from tflens.inference.check import check
 from tflens.inference.gain import gains
+from tflens.inference.mock_lenses import lens_model, survey
 from tflens.inference.mocks import Mock, Survey
 from tflens.inference.pipeline import Fit, FitSettings, Fitter
 from tflens.light import Pixelated, Sersic

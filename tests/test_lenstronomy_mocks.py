@@ -8,8 +8,8 @@ import pytest
 from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
 from tflens.grid import PixelGrid
-from tflens.inference.calibration import lens_model
 from tflens.inference.lenstronomy_mocks import shoot
+from tflens.inference.mock_lenses import lens_model
 from tflens.inference.mocks import Survey, gaussian_psf
 from tflens.light import Exponential, Pixelated, Sersic
 from tflens.mass import EPL, SIE, TNFW, Shear

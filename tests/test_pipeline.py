@@ -8,9 +8,9 @@ from scipy import ndimage
 from small_fit import BAD, SETTINGS, THETA_E, observation, small_fit
 
 from tflens.errors import ParameterError
-from tflens.inference.calibration import lens_model
 from tflens.inference.initial import Glance, smooth_noise
 from tflens.inference.map import draw_starts, polish, search
+from tflens.inference.mock_lenses import lens_model
 from tflens.inference.pipeline import FitSettings, Fitter, arc_mask, find_neighbours, fit
 from tflens.inference.progress import STAGES, Status
 from tflens.light import Sersic

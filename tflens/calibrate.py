@@ -53,7 +53,7 @@ class Plan:
 
     Args:
         sources: of `prior_sources`, `simulated_sources` or `real_sources`.
-        source: what mocks are fitted with, one of `tflens.inference.calibration.SOURCES`.
+        source: what mocks are fitted with, one of `tflens.inference.mock_lenses.SOURCES`.
         seed: of the mocks.
         galaxies: the galaxy model of the fits, and of mocks that are draws of its prior.
         shot_by: the code that draws the images, "tflens" or "lenstronomy".
@@ -90,7 +90,7 @@ class Plan:
 
         The commit is not part of it, but the model with its weights and the settings are.
         """
-        from tflens.inference.calibration import fitted_source, lens_model
+        from tflens.inference.mock_lenses import fitted_source, lens_model
         from tflens.inference.pipeline import FitSettings
         from tflens.run import describe_galaxies, describe_model
 
@@ -145,7 +145,7 @@ class MockFits:
         return NeuralSource(self._plan.galaxies)
 
     def _make_fitter(self) -> "Fitter":
-        from tflens.inference.calibration import fitted_source, lens_model
+        from tflens.inference.mock_lenses import fitted_source, lens_model
         from tflens.inference.pipeline import FitSettings, Fitter
 
         model = lens_model(fitted_source(self._plan.source, self._plan.galaxies))
@@ -275,7 +275,7 @@ def result_file(folder: Path, plan: Plan, index: int) -> Path:
 
 def same_mocks(plan: Plan, n: int, folder: Path) -> dict[str, list[Result]]:
     """For each source with which all of these n mocks have been fitted into a folder, the results."""
-    from tflens.inference.calibration import SOURCES
+    from tflens.inference.mock_lenses import SOURCES
 
     found = {}
     for source in SOURCES:

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from tflens import __version__
 from tflens.cli_calibrate import calibrate
-from tflens.cli_choices import Sampler, Source
+from tflens.cli_choices import Sampler, Source, Start
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
 from tflens.cli_many import fit_many
@@ -187,6 +187,14 @@ def fit(
             rich_help_panel=_EFFORT,
         ),
     ] = Sampler.hmc,
+    start: Annotated[
+        Start,
+        typer.Option(
+            help="Where the search begins: broadly, or at a network's guesses, with which 16 --starts of 80 "
+            "--search-steps do.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = Start.broad,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -265,6 +273,7 @@ _SETTINGS = (
     "draws",
     "supersampling",
     "sampler",
+    "start",
 )
 
 

@@ -10,6 +10,13 @@ class Source(StrEnum):
     sersic = "sersic"
 
 
+class Start(StrEnum):
+    """Where a search begins, by its name in `FitSettings`."""
+
+    broad = "broad"
+    network = "network"
+
+
 class Sampler(StrEnum):
     """The way from the best fit to the posterior, by its name in `FitSettings`."""
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tflens.cli_choices import Sampler, Source
+from tflens.cli_choices import Sampler, Source, Start
 from tflens.terminal import reporting, say
 from tflens.workers import MEMORY
 
@@ -45,6 +45,7 @@ def fit_many(
     sampler: Annotated[
         Sampler, typer.Option(help="From the best fit to the posterior, as for `tflens fit`.")
     ] = Sampler.hmc,
+    start: Annotated[Start, typer.Option(help="Where the search begins, as for `tflens fit`.")] = Start.broad,
     processes: Annotated[
         int, typer.Option(min=1, help="Lenses fitted at a time; the processor's cores are divided among them.")
     ] = 1,
@@ -69,7 +70,7 @@ def fit_many(
 
         entries = read_catalogue(catalogue)
         settings = {"seed": seed, "starts": starts, "chains": chains, "warmup": warmup, "draws": draws}
-        settings["sampler"] = sampler.value
+        settings |= {"sampler": sampler.value, "start": start.value}
 
         tables = None if model is None else checked_tables(model)
         with _showing_lenses(messages, len(entries), out) as tell:

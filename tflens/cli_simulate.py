@@ -36,7 +36,7 @@ def simulate(
     with reporting(tensorflow=True) as messages:
         from tflens.galaxies import NeuralSource
         from tflens.grid import PixelGrid
-        from tflens.inference.calibration import lens_model
+        from tflens.inference.mock_lenses import lens_model
         from tflens.inference.mocks import Survey, gaussian_psf, write_mocks
         from tflens.model_file import read_model
         from tflens.output import prepare_folder

@@ -14,16 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from tflens.datasets.half_light import half_light_radius
-from tflens.galaxies import NeuralSource
 from tflens.grid import PixelGrid
 from tflens.inference.check import check
-from tflens.inference.mocks import Mock, Shoot, Survey, gaussian_psf
+from tflens.inference.mock_lenses import lens_model, survey
+from tflens.inference.mocks import Mock, Shoot
 from tflens.inference.pipeline import Fit
 from tflens.inference.posterior import draw_missed, source_inputs
-from tflens.light import LightProfile, Pixelated, Sersic
-from tflens.mass import EPL, Shear
+from tflens.light import LightProfile
 from tflens.model import LensModel
-from tflens.parameters import bounded_normal, log_normal, normal
 from tflens.wilson import wilson
 
 MASS = (
@@ -37,42 +35,11 @@ MASS = (
 )
 """Parameters whose calibration is measured."""
 
-SOURCES = ("flow", "normal", "sersic")
-"""What a mock is fitted with: the neural source with its flow for prior, the same with N(0, I), a Sersic profile."""
-
-_PRIORS = {
-    "lens.theta_E": log_normal(1.2, 0.15),
-    "lens.center_x": normal(0.0, 0.05),
-    "lens.center_y": normal(0.0, 0.05),
-    "light.R_sersic": log_normal(0.6, 0.3),
-    "light.n_sersic": bounded_normal(0.5, 8.0, 3.0, 1.0),
-    "light.center_x": normal(0.0, 0.05),
-    "light.center_y": normal(0.0, 0.05),
-    "source.center_x": normal(0.0, 0.2),
-    "source.center_y": normal(0.0, 0.2),
-}
-_SCALE = log_normal(1.0, 0.1)
 _DRAWS = 64  # of the posterior that a reconstructed source is averaged over
 _FAILED_ERROR, _FAILED_R_HAT = 0.05, 1.05
 
 
 Brightness = Callable[[tf.Tensor, tf.Tensor], NDArray[np.floating]]
-
-
-def survey() -> Survey:
-    """Images like those of Euclid's VIS: 52 x 54 pixels of 0.1 arcsec, a Gaussian PSF of FWHM 0.16 arcsec."""
-    return Survey(PixelGrid((52, 54), 0.1), gaussian_psf(0.16, 0.1))
-
-
-def lens_model(source: LightProfile) -> LensModel:
-    """Power law with shear, one Sersic profile of lens light, and a source: the prior of mocks and of fits."""
-    priors = _PRIORS | ({"source.scale": _SCALE} if isinstance(source, Pixelated) else {})
-    return LensModel([EPL(), Shear()], [Sersic()], source, priors=priors)
-
-
-def fitted_source(kind: str, galaxies: str = "galaxies") -> LightProfile:
-    """The source that mocks are fitted with, one of `SOURCES`."""
-    return Sersic() if kind == "sersic" else NeuralSource(galaxies, prior=kind)
 
 
 def mock_name(seed: int, index: int) -> str:

@@ -11,7 +11,7 @@ from tflens.inference.calibration import theta_E_error
 _RESAMPLES = 2000
 _F1, _F3 = "theta_E: median of abs(error)", "chi^2 in the arcs"
 NAMES = {"flow": "the flow prior", "normal": "N(0, I)", "sersic": "a Sersic profile"}
-"""In words, what mocks are fitted with: `tflens.inference.calibration.SOURCES`."""
+"""In words, what mocks are fitted with: `tflens.inference.mock_lenses.SOURCES`."""
 
 
 def gains(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Maximum a posteriori by many starts: the first half of every fit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from tflens.inference.progress import Progress, silent
 from tflens.model import LensModel
 
 _FINALISTS = 3
+_FARTHEST = 4.0  # from the median that a search begins, in standard deviations of the prior
 _CHUNK = 4  # Levenberg-Marquardt steps between two looks of the host
 
 
@@ -37,16 +38,28 @@ class Optimum(NamedTuple):
     bad_gradients: int
 
 
-def draw_starts(model: LensModel, look: Glance, n: int, rng: np.random.Generator) -> np.ndarray:
+def draw_starts(
+    model: LensModel,
+    look: Glance,
+    n: int,
+    rng: np.random.Generator,
+    guesses: Mapping[str, np.ndarray] | None = None,
+) -> np.ndarray:
     """Starting points `[n, dim]`: the prior, contracted to half its width so that no start is hopeless, with the
     Einstein radius drawn where the image shows light that the lens does not explain (within 15 %), and the lens light
-    near what a first look found."""
+    near what a first look found.
+
+    With guesses, values `[n]` by parameter (`tflens.inference.starter`), three of four starts take theirs.
+    """
     u = 0.5 * rng.standard_normal((n, model.dim))
     radii = rng.choice(look.radii, size=n, p=look.weights) * np.exp(0.15 * rng.standard_normal(n))
     known = {name: value for name, value in look.light.items() if name in model.names}
     for i, radius in enumerate(radii):
         values = known | ({"lens.theta_E": float(radius)} if "lens.theta_E" in model.names else {})
-        fixed = model.base(values)
+        if guesses and i % 4:
+            values = {name: float(guesses[name][i]) for name in model.names if name in guesses} | known
+        # A guess may lie where a prior has no mass.
+        fixed = np.clip(np.nan_to_num(model.base(values)), -_FARTHEST, _FARTHEST)
         u[i] = np.where(fixed != 0, fixed + 0.05 * u[i], u[i])
     return u.astype(model.dtype)
 

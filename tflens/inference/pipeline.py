@@ -28,11 +28,15 @@ from tflens.inference.map import Optimum, draw_starts, polish, polish_each, sear
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
 from tflens.inference.samplers import SAMPLERS, Sampler, curvatures_of
+from tflens.inference.starter import Starter
 from tflens.lens_batch import LensBatch
 from tflens.light import LightProfile
 from tflens.mass import EPL, Shear
 from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
+
+STARTS = ("broad", "network")
+"""Where a search can begin, see `FitSettings`."""
 
 _FORGIVING = 2  # rounds of looking for what the source's network cannot draw: the first changes the optimum
 LIKELY = 3  # points of the search for which pixels are sampled finely enough
@@ -59,9 +63,11 @@ class FitSettings:
         sampler: the way from the optimum to the posterior: "hmc"; "nuts", whose trajectories find their own length;
             "smc", sequential Monte Carlo, for several modes and the evidence; "vi-gaussian" and "vi-iaf", variational
             fits of a Gaussian and of a flow, approximate, with a diagnosis of how near they are.
+        start: where the search begins: "broad", all over the prior, or "network", for three of four starts where a
+            network guesses from the image (`tflens.inference.starter`), which lets fewer and shorter ones do.
 
     Raises:
-        ParameterError: a value is not an integer within its bounds, or there is no such sampler.
+        ParameterError: a value is not an integer within its bounds, or there is no such sampler or start.
     """
 
     seed: int = field(default=0, metadata={"least": 0})
@@ -74,8 +80,11 @@ class FitSettings:
     draws: int = field(default=300, metadata={"least": 20})
     supersampling: int = field(default=2, metadata={"least": 1})
     sampler: str = "hmc"
+    start: str = "broad"
 
     def __post_init__(self) -> None:
+        if self.start not in STARTS:
+            raise ParameterError(f"FitSettings.start must be one of {', '.join(STARTS)}, got {self.start!r}")
         if self.sampler not in tuple(SAMPLERS):
             raise ParameterError(f"FitSettings.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
         for setting in fields(self):
@@ -222,6 +231,7 @@ class Fitter:
         self.model, self.settings, self.crop = model, settings or FitSettings(), crop
         self._refine = refine
         self._compiled: _Compiled | None = None
+        self._starter: Starter | None = None
 
     def fit(self, observation: Observation, monitor: Monitor = unwatched, seed: int | None = None) -> Fit:
         """Fits one lens.
@@ -237,7 +247,7 @@ class Fitter:
         coarse = shared.coarse
         clock.lap("look")
 
-        starts = draw_starts(self.model, look, settings.starts, np.random.default_rng([settings.seed, 0]))
+        starts = self._starts(observation, look, settings, np.random.default_rng([settings.seed, 0]))
         found = search(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse))
         target = shared.finer(found.u[:LIKELY], settings.supersampling)
         progress = watch(monitor, target)
@@ -296,8 +306,8 @@ class Fitter:
         coarse = shared.together(shared.coarse, observations, [look.mask for look in looks])
         starts = np.concatenate(
             [
-                draw_starts(self.model, look, settings.starts, np.random.default_rng([settings.seed, 0, lens]))
-                for lens, look in enumerate(looks)
+                self._starts(observation, look, settings, np.random.default_rng([settings.seed, 0, lens]))
+                for lens, (observation, look) in enumerate(zip(observations, looks, strict=True))
             ]
         )
         optima = search_each(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse.target))
@@ -358,6 +368,16 @@ class Fitter:
         shared.coarse.use(look.mask[shared.coarse.frame])
         monitor(Status("look", 1.0, np.zeros((0, 0))))
         return shared, look
+
+    def _starts(
+        self, observation: Observation, look: Glance, settings: FitSettings, rng: np.random.Generator
+    ) -> np.ndarray:
+        guesses = None
+        if settings.start == "network":
+            if self._starter is None:
+                self._starter = Starter.load()
+            guesses = self._starter.draw(observation, look.center, settings.starts, rng)
+        return draw_starts(self.model, look, settings.starts, rng, guesses)
 
     def _finish(
         self,
