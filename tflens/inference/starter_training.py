@@ -37,7 +37,8 @@ class MockStream:
         self.batch, self.survey = batch, survey()
         self.model = lens_model(fitted_source("flow", galaxies))
         grid = self.survey.grid
-        blank = Observation(np.zeros(grid.shape), np.ones(grid.shape), self.survey.psf, grid.pixel_scale)
+        anything = np.random.default_rng(0).standard_normal(grid.shape)
+        blank = Observation(anything, np.ones(grid.shape), self.survey.psf, grid.pixel_scale)
         self._target = LensTarget(self.model, blank, supersampling=2)
         self._draw = tf.function(self._examples, autograph=False)
 
