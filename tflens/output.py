@@ -21,6 +21,7 @@ RESULTS = (
     "summary.json",
     "table.csv",
     "best.fits",
+    "curves.fits",
     "fit.png",
     "fit.pdf",
     "corner.png",
@@ -70,6 +71,7 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         ParameterError: a file cannot be written, e.g. on a full disk.
     """
+    from tflens.curves_file import curves_fits
     from tflens.plotting import corner_figure, fit_figure, trace_figure
 
     writers: dict[str, Callable[[Path], Any]] = {
@@ -78,6 +80,7 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
         "summary.json": lambda path: _write_json(path, summary(fit)),
         "table.csv": lambda path: _write_table(path, fit),
         "best.fits": lambda path: best_images(fit).writeto(path, overwrite=True),
+        "curves.fits": lambda path: curves_fits(fit).writeto(path, overwrite=True),
         "fit.png": lambda path: fit_figure(fit).savefig(path, dpi=150),
         "fit.pdf": lambda path: fit_figure(fit).savefig(path),
         "corner.png": lambda path: corner_figure(fit.posterior).savefig(path, dpi=100),
@@ -101,6 +104,7 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
 def summary(fit: Any) -> dict[str, Any]:
     """Results in plain values: every row of the table, derived quantities, what the checks found, diagnostics, seconds
     of every stage."""
+    from tflens.inference.derived import derived
 
     return {
         "name": fit.observation.name,
@@ -110,50 +114,6 @@ def summary(fit: Any) -> dict[str, Any]:
         "diagnostics": _plain(fit.diagnostics()),
         "seconds": _plain(fit.seconds),
     }
-
-
-def derived(fit: Any) -> dict[str, dict[str, Any]]:
-    """What follows from the parameters: flux of every source, and the magnification at the best point.
-
-    Fluxes are those of whole sources before lensing; the magnification divides the light of the arcs, in the frame of
-    the fit, by that of all sources. Empty if a source has no total flux in closed form.
-    """
-    model = fit.model
-    flux = source_fluxes(model, {name: fit.posterior.draws(name) for name in fit.posterior.names})
-    if flux is None:
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    for name, draws in flux.items():
-        low95, low, median, high, high95 = np.quantile(draws, [0.025, 0.16, 0.5, 0.84, 0.975])
-        interval = {"median": median, "low": low, "high": high, "low95": low95, "high95": high95}
-        found[name] = {"unit": "counts/s", **_plain(interval)}
-    best = {name: value.numpy() for name, value in model.physical(fit.optimum.u[0]).items()}
-    best |= dict(zip(model.amplitude_names, fit.best.amplitudes, strict=True))
-    unlensed = float(sum(source_fluxes(model, best).values()))
-    magnification = float(fit.best.lensed_source.sum()) / unlensed if unlensed > 0 else None
-    return {**found, "source.magnification": {"unit": "", "best": magnification}}
-
-
-def source_fluxes(model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """Total flux of every source, counts/s, by name, from parameters and amplitudes of any shape.
-
-    A source of pixels has unit flux, so its amplitude is the flux. None if a profile has no flux in closed form.
-    """
-    from tflens.light import Pixelated
-
-    values = model.complete(values)
-    found = {}
-    for label, source in model.labelled_sources():
-        amp = np.asarray(values[f"{label}.amp"], np.float64)
-        if isinstance(source, Pixelated):
-            found[f"{label}.flux"] = amp
-            continue
-        parameters = {name: np.asarray(values[f"{label}.{name}"], np.float64) for name in source.parameter_names}
-        try:
-            found[f"{label}.flux"] = amp * np.asarray(source.flux(**source.inputs(parameters)))
-        except ParameterError:
-            return None
-    return found
 
 
 def best_images(fit: Any) -> fits.HDUList:
