@@ -15,9 +15,9 @@ from tflens.plotting import (
     format_interval,
     interval_decimals,
     mass_parameters,
-    to_pixels,
     trace_figure,
 )
+from tflens.style import to_pixels
 
 
 @pytest.fixture(scope="module")

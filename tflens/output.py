@@ -6,13 +6,16 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
 
 from tflens.errors import ParameterError
 from tflens.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Most precious first: if the disk fills up, the draws are safe.
 RESULTS = (
@@ -72,7 +75,8 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
         ParameterError: a file cannot be written, e.g. on a full disk.
     """
     from tflens.curves_file import curves_fits
-    from tflens.plotting import corner_figure, fit_figure, trace_figure
+    from tflens.plotting import corner_figure, trace_figure
+    from tflens.style import save
 
     writers: dict[str, Callable[[Path], Any]] = {
         "posterior.nc": fit.posterior.save,
@@ -81,10 +85,10 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
         "table.csv": lambda path: _write_table(path, fit),
         "best.fits": lambda path: best_images(fit).writeto(path, overwrite=True),
         "curves.fits": lambda path: curves_fits(fit).writeto(path, overwrite=True),
-        "fit.png": lambda path: fit_figure(fit).savefig(path, dpi=150),
-        "fit.pdf": lambda path: fit_figure(fit).savefig(path),
-        "corner.png": lambda path: corner_figure(fit.posterior).savefig(path, dpi=100),
-        "trace.png": lambda path: trace_figure(fit.posterior).savefig(path, dpi=100),
+        "fit.png": lambda path: save(_fit_figure(fit, folder), path),
+        "fit.pdf": lambda path: save(_fit_figure(fit, folder), path),
+        "corner.png": lambda path: save(corner_figure(fit.posterior), path, 100),
+        "trace.png": lambda path: save(trace_figure(fit.posterior), path, 100),
     }
     written = []
     try:
@@ -142,6 +146,14 @@ def best_images(fit: Any) -> fits.HDUList:
     own = _grid_header(float(x[1] - x[0]), (float(x.mean()), float(y.mean())))
     hdus.append(fits.ImageHDU(source.to_numpy().reshape(len(y), len(x)).astype(np.float32), own, "SOURCE"))
     return fits.HDUList(hdus)
+
+
+def _fit_figure(fit: Any, folder: Path) -> "Figure":
+    from tflens.curves_file import read_curves
+    from tflens.plotting import fit_figure
+
+    _, critical, caustic = read_curves(folder / "curves.fits")
+    return fit_figure(fit, (critical, caustic))
 
 
 def _grid_header(pixel_scale: float, center: tuple[float, float]) -> fits.Header:
