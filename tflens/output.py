@@ -29,6 +29,7 @@ RESULTS = (
     "fit.pdf",
     "corner.png",
     "trace.png",
+    "report.html",
 )
 EVENTS = "tensorboard"
 
@@ -76,6 +77,8 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
     """
     from tflens.curves_file import curves_fits
     from tflens.plotting import corner_figure, trace_figure
+    from tflens.report import report_page
+    from tflens.results import Results
     from tflens.style import save
 
     writers: dict[str, Callable[[Path], Any]] = {
@@ -89,6 +92,8 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
         "fit.pdf": lambda path: save(_fit_figure(fit, folder), path),
         "corner.png": lambda path: save(corner_figure(fit.posterior), path, 100),
         "trace.png": lambda path: save(trace_figure(fit.posterior), path, 100),
+        # Of the files before it, so that it can be made again without the fit.
+        "report.html": lambda path: path.write_text(report_page(Results.load(folder)), encoding="utf-8"),
     }
     written = []
     try:

@@ -188,7 +188,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     facts = [
         ("file", str(given.get("file", "not told"))),
         ("parts", parts),
-        ("frame", f"{nx} × {ny} pixels of {scale:.4g} arcsec; {int(results.images['mask'].sum())} of them were used"),
+        ("frame", f"{nx} x {ny} pixels of {scale:.4g} arcsec; {int(results.images['mask'].sum())} of them were used"),
         ("noise", _noise_in_words(given)),
         ("sampler", _sampler_in_words(results.config.get("settings", {}), diagnostics)),
     ]
@@ -200,7 +200,7 @@ def _noise_in_words(given: Mapping[str, Any]) -> str:
     scale, correlation = given.get("noise_scale", 1.0), given.get("noise_correlation")
     words = "as its map says" if scale == 1.0 else f"its map times {scale:.4g}"
     if isinstance(correlation, list):
-        return f"{words}; neighbours are correlated, with a kernel of {len(correlation[0])} × {len(correlation)} pixels"
+        return f"{words}; neighbours are correlated, with a kernel of {len(correlation[0])} x {len(correlation)} pixels"
     return words + ("" if correlation is None else "; white")
 
 
@@ -265,7 +265,7 @@ def _interval(row: Mapping[str, Any]) -> str:
     """Median with the distances to the ends of the central 68 %."""
     decimals = _decimals(row)
     low, high = row["median"] - row["low"], row["high"] - row["median"]
-    return f"{row['median']:.{decimals}f} +{high:.{decimals}f} −{low:.{decimals}f}"
+    return f"{row['median']:.{decimals}f} +{high:.{decimals}f} -{low:.{decimals}f}"
 
 
 def _decimals(row: Mapping[str, Any]) -> int:
