@@ -67,7 +67,7 @@ _INPUT, _MODEL, _EFFORT, _OUTPUT = "What to fit", "With what", "How hard to look
 _FIT_HELP = (
     "Fit a strong lens: mass, lens light and source at once, started blind, with a posterior.\n\n"
     "Prints a table of parameters with 68 % intervals and a verdict on the fit, and writes to OUT: report.html (all of "
-    "it on one page, for a browser), posterior.nc (the draws, for ArviZ), summary.json, table.csv, fit.png and fit.pdf, "
+    "it on one page, for a browser), posterior.nc (the draws, for ArviZ), summary.json, table.csv, fit.png, fit.pdf, "
     "corner.png, trace.png, best.fits (images of the model), curves.fits (magnification, critical curves, caustics), "
     "and config.json, from which --config repeats the run.\n\n"
     "To watch it: tensorboard --logdir OUT"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
@@ -169,6 +170,7 @@ def corner_figure(
         levels=(0.68, 0.95),
         smooth=1.0,
         max_n_ticks=3,
+        hist_kwargs={"color": rcParams["text.color"]},
     )
     for i, name in enumerate(names):
         low, median, high = np.quantile(draws[:, i], [0.16, 0.5, 0.84])

@@ -27,7 +27,8 @@ from tflens.style import (
 
 RESIDUAL_LIMIT = 4.0  # sigma, the ends of the residual's colour bar
 _MAGNIFICATIONS = (0.3, 100.0)
-_SIZE = (4.4, 3.7)
+# Width of a figure and of its image, and the height of what is below it, inches.
+_WIDTH, _IMAGE, _BELOW = 4.4, 2.85, 0.65
 
 
 class Picture(NamedTuple):
@@ -217,6 +218,8 @@ def _picture(
     results: Results, name: str, title: str, caption: str, words: str, draw: Callable[[Figure, Axes], None]
 ) -> Picture:
     with page_style():
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        left, right, bottom, top = results.source_extent if name.startswith("source") else results.extent
+        height = min(_IMAGE * (top - bottom) / (right - left), 2 * _IMAGE) + _BELOW
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         draw(figure, figure.subplots())
         return Picture(name, title, caption, to_svg(figure, name, words))

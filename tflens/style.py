@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import AsinhNorm, Normalize
+from matplotlib.colors import AsinhNorm, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
@@ -68,6 +68,7 @@ def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
     """Writes a figure, in the format that the path's suffix tells, without the time."""
     undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with style():
+        figure.draw_without_rendering()  # the layout settles at the second pass
         figure.savefig(path, dpi=dpi, metadata=undated.get(Path(path).suffix))
 
 
@@ -83,6 +84,7 @@ def to_svg(figure: Figure, name: str, title: str) -> str:
 
     buffer = io.StringIO()
     with page_style(), mpl.rc_context({"svg.hashsalt": name}):
+        figure.draw_without_rendering()  # the layout settles at the second pass
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, dpi=110)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -123,11 +125,13 @@ def asinh(pixels: np.ndarray, noise: float) -> Normalize:
 def color_bar(
     figure: Figure, norm: Normalize, cmap: Any, axes: list[Axes], label: str, extend: str = "neither"
 ) -> None:
-    """A colour bar beside axes."""
-    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=axes, label=label, extend=extend, fraction=0.05, pad=0.02)
+    """A colour bar beside the last of some axes, as high as its image, for all of them."""
+    place = axes[-1].inset_axes((1.03, 0.0, 0.05, 1.0))
+    bar = figure.colorbar(ScalarMappable(norm, cmap), cax=place, label=label, extend=extend)
     if isinstance(norm, AsinhNorm):
         bar.ax.yaxis.set_major_locator(FixedLocator(_asinh_ticks(norm)))
         bar.ax.yaxis.set_minor_locator(NullLocator())
+    if isinstance(norm, AsinhNorm | LogNorm):
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
