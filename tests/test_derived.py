@@ -14,6 +14,7 @@ from tflens.lens_layer import LensLayer
 from tflens.light import Sersic
 from tflens.light.sersic import brightness
 from tflens.mass import SIE
+from tflens.model import LensModel
 
 POINTS = 20
 
@@ -68,9 +69,8 @@ def test_magnification_of_a_small_source_behind_an_isothermal_sphere():
     center = {"e1": 0.0, "e2": 0.0, "center_x": 0.0, "center_y": 0.0}
     source = {**center, "center_x": beta, "R_sersic": 0.02, "n_sersic": 0.6, "amp": 3.0}
     lensed = layer({"mass": [{"theta_E": theta_E, **center}], "source": [source]}).numpy().sum()
-    model = type("Model", (), {"complete": dict, "labelled_sources": lambda self: [("source", Sersic())]})
-    model.complete = staticmethod(dict)
-    flux = source_fluxes(model(), {f"source.{name}": np.float64(value) for name, value in source.items()})
+    values = {f"source.{name}": np.float64(value) for name, value in source.items()}
+    flux = source_fluxes(LensModel(source=Sersic()), values)
     assert lensed / flux["source.flux"] == pytest.approx(2 * theta_E / beta, rel=0.01)
 
 
@@ -127,7 +127,5 @@ def test_draws_are_spread_over_all_chains_and_never_more_than_there_are(fit):
 
 
 def test_a_posterior_of_another_model_is_refused(fit):
-    from tflens.model import LensModel
-
     with pytest.raises(ParameterError, match="must be that of the model"):
         source_on(LensModel(source=Sersic()), fit.posterior, PixelGrid((5, 5), 0.1))
