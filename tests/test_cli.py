@@ -24,6 +24,7 @@ from tflens import __version__
 from tflens.cli import Sampler, app, fit
 from tflens.config import Input, RunConfig
 from tflens.errors import ObservationError, ParameterError
+from tflens.inference.derived import source_fluxes
 from tflens.inference.pipeline import FitSettings
 from tflens.inference.posterior import Posterior
 from tflens.inference.progress import STAGES
@@ -32,7 +33,7 @@ from tflens.light import CoreSersic, Sersic
 from tflens.light.sersic import brightness
 from tflens.model import LensModel
 from tflens.model_file import model_of
-from tflens.output import RESULTS, prepare_folder, source_fluxes, write_results
+from tflens.output import RESULTS, prepare_folder, write_results
 from tflens.plotting import interval_decimals
 from tflens.run import execute, prepare
 

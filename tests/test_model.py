@@ -11,13 +11,13 @@ from scipy.stats import multivariate_normal, norm
 from tflens._tfp import tfd
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
+from tflens.inference.derived import source_fluxes
 from tflens.inference.posterior import source_images, source_plane
 from tflens.lens_layer import LensLayer
 from tflens.light import Pixelated, Sersic
 from tflens.mass import EPL
 from tflens.model import LensModel, LensTarget
 from tflens.observation import Observation
-from tflens.output import source_fluxes
 
 
 def images(target: LensTarget, u: np.ndarray, amplitudes=tiny_lens.AMPLITUDES) -> np.ndarray:

@@ -3,9 +3,11 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
+from astropy.wcs import WCS
 from matplotlib.patches import Ellipse
 from small_fit import THETA_E, small_fit
 
+from tflens.critical import Curves
 from tflens.errors import ParameterError
 from tflens.inference.posterior import Posterior
 from tflens.plotting import (
@@ -15,9 +17,9 @@ from tflens.plotting import (
     format_interval,
     interval_decimals,
     mass_parameters,
-    to_pixels,
     trace_figure,
 )
+from tflens.style import on_the_sky, to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,31 @@ def test_the_ellipse_is_the_isodensity_of_the_einstein_radius(fit, panels):
     e = complex(median["lens.e1"], median["lens.e2"])
     radius = abs(w - e * w.conjugate()) / np.sqrt(1 - abs(e) ** 2)
     assert radius == pytest.approx(median["lens.theta_E"], rel=1e-6)
+
+
+def test_curves_take_the_place_of_the_ellipse(fit):
+    line = np.array([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+    figure = fit_figure(fit, (Curves([line], []), Curves([0.1 * line], [])))
+    panels = {axes.get_title().split(",")[0]: axes for axes in figure.axes if axes.get_title()}
+    for title, factor in (("data $-$ lens light", 1), ("model of the arcs", 1), ("source", 0.1)):
+        drawn = [each.get_xydata() for each in panels[title].lines]
+        assert any(each.shape == line.shape and np.array_equal(each, factor * line) for each in drawn)
+    assert not any(isinstance(patch, Ellipse) for axes in panels.values() for patch in axes.patches)
+
+
+def test_directions_on_the_sky_follow_the_world_coordinates():
+    turned = WCS(naxis=2)
+    turned.wcs.ctype, turned.wcs.crval = ["RA---TAN", "DEC--TAN"], [150.0, 20.0]
+    angle = np.radians(25)
+    flip = np.array([[-1.0, 0.0], [0.0, 1.0]])
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turned.wcs.cd = flip @ rotation / 36000
+    # A little to the north, and to the east, of the reference: where do they fall?
+    for direction, (ra, dec) in zip(on_the_sky(turned), ((0, 1e-5), (1e-5, 0)), strict=True):
+        moved = turned.wcs_world2pix([[150 + ra / np.cos(np.radians(20)), 20 + dec]], 0)[0]
+        start = turned.wcs_world2pix([[150.0, 20.0]], 0)[0]
+        step = (moved - start) / np.hypot(*(moved - start))
+        np.testing.assert_allclose(direction, step, atol=1e-5)
 
 
 def test_titles_tell_chi2_and_einstein_radius(fit):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from tflens.inference.calibration import MASS, failed, theta_E_error, uniform_ranks, with_fits, z_score
+from tflens.style import style
 
 # Told apart by colour-blind readers, and by their lightness in print.
 _WITHIN, _OUTSIDE, _BAND = "#4c6a92", "#d95f02", "0.88"
@@ -23,6 +24,7 @@ _SYMBOLS = dict(
 )
 
 
+@style()
 def calibration_figure(results: Sequence[dict[str, Any]], title: str = "") -> Figure:
     """How honest the errors of many fits are, at a glance: what is orange lies outside of what chance does.
 

@@ -18,6 +18,7 @@ from tflens.cli_choices import Sampler, Source, Start
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
 from tflens.cli_many import fit_many
+from tflens.cli_report import report
 from tflens.cli_serving import SERVE_HELP, export_app, serve
 from tflens.cli_simulate import simulate
 from tflens.terminal import print_findings, reporting
@@ -39,6 +40,7 @@ app.add_typer(export_app, name="export")
 app.command()(calibrate)
 app.command("fit-many")(fit_many)
 app.command(help=SERVE_HELP)(serve)
+app.command()(report)
 app.command()(simulate)
 
 
@@ -67,9 +69,10 @@ _INPUT, _MODEL, _EFFORT, _OUTPUT = "What to fit", "With what", "How hard to look
 
 _FIT_HELP = (
     "Fit a strong lens: mass, lens light and source at once, started blind, with a posterior.\n\n"
-    "Prints a table of parameters with 68 % intervals and a verdict on the fit, and writes to OUT: posterior.nc (the "
-    "draws, for ArviZ), summary.json, table.csv, fit.png and fit.pdf, corner.png, trace.png, best.fits (images of the "
-    "model), and config.json, from which --config repeats the run.\n\n"
+    "Prints a table of parameters with 68 % intervals and a verdict on the fit, and writes to OUT: report.html (all of "
+    "it on one page, for a browser), posterior.nc (the draws, for ArviZ), summary.json, table.csv, fit.png, fit.pdf, "
+    "corner.png, trace.png, best.fits (images of the model), curves.fits (magnification, critical curves, caustics), "
+    "and config.json, from which --config repeats the run.\n\n"
     "To watch it: tensorboard --logdir OUT"
 )
 

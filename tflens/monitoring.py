@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from tflens.inference.pipeline import Fit
 from tflens.inference.posterior import source_images, source_plane
 from tflens.inference.progress import Status
-from tflens.plotting import corner_figure, fit_figure, progress_figure, source_figure, to_pixels
+from tflens.plotting import corner_figure, fit_figure, progress_figure, source_figure
+from tflens.style import to_pixels
 
 _IMAGES_A_STAGE = 4
 

@@ -6,13 +6,16 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
 
 from tflens.errors import ParameterError
 from tflens.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Most precious first: if the disk fills up, the draws are safe.
 RESULTS = (
@@ -21,10 +24,12 @@ RESULTS = (
     "summary.json",
     "table.csv",
     "best.fits",
+    "curves.fits",
     "fit.png",
     "fit.pdf",
     "corner.png",
     "trace.png",
+    "report.html",
 )
 EVENTS = "tensorboard"
 
@@ -70,7 +75,11 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         ParameterError: a file cannot be written, e.g. on a full disk.
     """
-    from tflens.plotting import corner_figure, fit_figure, trace_figure
+    from tflens.curves_file import curves_fits
+    from tflens.plotting import corner_figure, trace_figure
+    from tflens.report import report_page
+    from tflens.results import Results
+    from tflens.style import save
 
     writers: dict[str, Callable[[Path], Any]] = {
         "posterior.nc": fit.posterior.save,
@@ -78,10 +87,13 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
         "summary.json": lambda path: _write_json(path, summary(fit)),
         "table.csv": lambda path: _write_table(path, fit),
         "best.fits": lambda path: best_images(fit).writeto(path, overwrite=True),
-        "fit.png": lambda path: fit_figure(fit).savefig(path, dpi=150),
-        "fit.pdf": lambda path: fit_figure(fit).savefig(path),
-        "corner.png": lambda path: corner_figure(fit.posterior).savefig(path, dpi=100),
-        "trace.png": lambda path: trace_figure(fit.posterior).savefig(path, dpi=100),
+        "curves.fits": lambda path: curves_fits(fit).writeto(path, overwrite=True),
+        "fit.png": lambda path: save(_fit_figure(fit, folder), path),
+        "fit.pdf": lambda path: save(_fit_figure(fit, folder), path),
+        "corner.png": lambda path: save(corner_figure(fit.posterior), path, 100),
+        "trace.png": lambda path: save(trace_figure(fit.posterior), path, 100),
+        # Of the files before it, so that it can be made again without the fit.
+        "report.html": lambda path: path.write_text(report_page(Results.load(folder)), encoding="utf-8"),
     }
     written = []
     try:
@@ -101,6 +113,7 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
 def summary(fit: Any) -> dict[str, Any]:
     """Results in plain values: every row of the table, derived quantities, what the checks found, diagnostics, seconds
     of every stage."""
+    from tflens.inference.derived import derived
 
     return {
         "name": fit.observation.name,
@@ -110,50 +123,6 @@ def summary(fit: Any) -> dict[str, Any]:
         "diagnostics": _plain(fit.diagnostics()),
         "seconds": _plain(fit.seconds),
     }
-
-
-def derived(fit: Any) -> dict[str, dict[str, Any]]:
-    """What follows from the parameters: flux of every source, and the magnification at the best point.
-
-    Fluxes are those of whole sources before lensing; the magnification divides the light of the arcs, in the frame of
-    the fit, by that of all sources. Empty if a source has no total flux in closed form.
-    """
-    model = fit.model
-    flux = source_fluxes(model, {name: fit.posterior.draws(name) for name in fit.posterior.names})
-    if flux is None:
-        return {}
-    found: dict[str, dict[str, Any]] = {}
-    for name, draws in flux.items():
-        low95, low, median, high, high95 = np.quantile(draws, [0.025, 0.16, 0.5, 0.84, 0.975])
-        interval = {"median": median, "low": low, "high": high, "low95": low95, "high95": high95}
-        found[name] = {"unit": "counts/s", **_plain(interval)}
-    best = {name: value.numpy() for name, value in model.physical(fit.optimum.u[0]).items()}
-    best |= dict(zip(model.amplitude_names, fit.best.amplitudes, strict=True))
-    unlensed = float(sum(source_fluxes(model, best).values()))
-    magnification = float(fit.best.lensed_source.sum()) / unlensed if unlensed > 0 else None
-    return {**found, "source.magnification": {"unit": "", "best": magnification}}
-
-
-def source_fluxes(model: Any, values: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-    """Total flux of every source, counts/s, by name, from parameters and amplitudes of any shape.
-
-    A source of pixels has unit flux, so its amplitude is the flux. None if a profile has no flux in closed form.
-    """
-    from tflens.light import Pixelated
-
-    values = model.complete(values)
-    found = {}
-    for label, source in model.labelled_sources():
-        amp = np.asarray(values[f"{label}.amp"], np.float64)
-        if isinstance(source, Pixelated):
-            found[f"{label}.flux"] = amp
-            continue
-        parameters = {name: np.asarray(values[f"{label}.{name}"], np.float64) for name in source.parameter_names}
-        try:
-            found[f"{label}.flux"] = amp * np.asarray(source.flux(**source.inputs(parameters)))
-        except ParameterError:
-            return None
-    return found
 
 
 def best_images(fit: Any) -> fits.HDUList:
@@ -182,6 +151,14 @@ def best_images(fit: Any) -> fits.HDUList:
     own = _grid_header(float(x[1] - x[0]), (float(x.mean()), float(y.mean())))
     hdus.append(fits.ImageHDU(source.to_numpy().reshape(len(y), len(x)).astype(np.float32), own, "SOURCE"))
     return fits.HDUList(hdus)
+
+
+def _fit_figure(fit: Any, folder: Path) -> "Figure":
+    from tflens.curves_file import read_curves
+    from tflens.plotting import fit_figure
+
+    _, critical, caustic = read_curves(folder / "curves.fits")
+    return fit_figure(fit, (critical, caustic))
 
 
 def _grid_header(pixel_scale: float, center: tuple[float, float]) -> fits.Header:

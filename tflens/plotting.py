@@ -4,23 +4,33 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import AsinhNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.patches import Ellipse
 
+from tflens.critical import Curves
 from tflens.errors import ParameterError
 from tflens.inference.pipeline import Fit
 from tflens.inference.posterior import Posterior
+from tflens.style import (
+    BLUE,
+    LIGHT,
+    ORANGE,
+    RESIDUAL,
+    SPREAD,
+    asinh,
+    color_bar,
+    compass,
+    draw_curves,
+    on_the_sky,
+    scale_bar,
+    show,
+    style,
+)
 
 RESIDUAL_LIMIT = 4.0  # sigma, the ends of the residual's colour bar
-
-# Perceptually uniform, or diverging about a neutral middle, and told apart by colour-blind readers.
-_LIGHT, _RESIDUAL = colormaps["inferno"], colormaps["RdBu_r"]
-_NO_DATA = "0.82"
 
 _SYMBOLS = {
     "theta_E": r"$\theta_E$",
@@ -34,11 +44,16 @@ _SYMBOLS = {
 }
 
 
-def fit_figure(fit: Fit) -> Figure:
+@style()
+def fit_figure(fit: Fit, curves: tuple[Curves, Curves] | None = None) -> Figure:
     """The fit at a glance: data, model, normalised residual; arcs in the data, arcs in the model, and the source.
 
     Data and model share one colour scale, the two pictures of the arcs another. Pixels that the fit did not use are
-    hatched, in the data pale. The source is the posterior's mean. The dashed ellipse is R = theta_E.
+    hatched, in the data pale. The source is the posterior's mean. Without `curves`, dashed ellipses are R = theta_E.
+
+    Args:
+        fit: of `tflens.fit`.
+        curves: critical curves and caustics, drawn over the arcs and the source; tangential ones solid, radial dashed.
     """
     figure = Figure(figsize=(13.5, 8.4), layout="constrained")
     (data, model, residual), (arcs, lensed, source) = figure.subplots(2, 3)
@@ -46,24 +61,30 @@ def fit_figure(fit: Fit) -> Figure:
     extent, used = target.grid.extent, target.mask
     noise = float(np.median(target.noise[used]))
 
-    light = _asinh(target.image[used], noise)
-    _show(data, np.where(_has_data(target), target.image, np.nan), extent, light, _LIGHT, np.where(used, 1.0, 0.45))
-    _show(model, best.image, extent, light, _LIGHT)
-    _color_bar(figure, light, _LIGHT, [data, model], "counts/s per pixel")
+    light = asinh(target.image[used], noise)
+    show(data, np.where(_has_data(target), target.image, np.nan), extent, light, LIGHT, np.where(used, 1.0, 0.45))
+    show(model, best.image, extent, light, LIGHT)
+    color_bar(figure, light, LIGHT, [data, model], "counts/s per pixel")
     draw_residual(residual, best.residual, extent)
-    _color_bar(figure, residual.images[0].norm, _RESIDUAL, [residual], r"(data $-$ model) / noise", extend="both")
+    color_bar(figure, residual.images[0].norm, RESIDUAL, [residual], r"(data $-$ model) / noise", extend="both")
 
-    faint = _asinh(best.lensed_source[used], noise)
-    _show(arcs, np.where(used, target.image - best.lens_light, np.nan), extent, faint, _LIGHT)
-    _show(lensed, best.lensed_source, extent, faint, _LIGHT)
-    _color_bar(figure, faint, _LIGHT, [arcs, lensed], "counts/s per pixel")
+    faint = asinh(best.lensed_source[used], noise)
+    show(arcs, np.where(used, target.image - best.lens_light, np.nan), extent, faint, LIGHT)
+    show(lensed, best.lensed_source, extent, faint, LIGHT)
+    color_bar(figure, faint, LIGHT, [arcs, lensed], "counts/s per pixel")
     source_norm = draw_source(source, fit.posterior)
-    _color_bar(figure, source_norm, _LIGHT, [source], "counts/s per arcsec$^2$")
+    color_bar(figure, source_norm, LIGHT, [source], "counts/s per arcsec$^2$")
 
     medians = {name: float(np.median(fit.posterior.draws(name))) for name in fit.posterior.names}
     values = fit.model.complete(medians)
-    for axes in (data, arcs, lensed):
+    for axes in () if curves else (data, arcs, lensed):
         _draw_einstein_ellipse(axes, values)
+    for kind in Curves._fields if curves else ():
+        for axes, lines in ((arcs, curves[0]), (lensed, curves[0]), (source, curves[1])):
+            draw_curves(axes, getattr(lines, kind), kind)
+    scale_bar(data, extent)
+    if fit.observation.wcs is not None:
+        compass(data, *on_the_sky(fit.observation.wcs))
     titles = {
         data: "data",
         model: "model",
@@ -78,12 +99,16 @@ def fit_figure(fit: Fit) -> Figure:
     return figure
 
 
-def corner_figure(posterior: Posterior, truths: Mapping[str, float] | None = None) -> Figure:
+@style()
+def corner_figure(
+    posterior: Posterior, truths: Mapping[str, float] | None = None, points: bool | None = None
+) -> Figure:
     """Corner plot of the mass parameters (`lens.*`, `shear.*`); titles give the median and the central 68 %.
 
     Args:
         posterior: the draws.
         truths: true values by name, drawn as lines; names that are missing have none.
+        points: whether draws outside of the contours are shown; if None, where there are fewer than 2000.
 
     Raises:
         ParameterError: the posterior has no mass parameters.
@@ -99,18 +124,19 @@ def corner_figure(posterior: Posterior, truths: Mapping[str, float] | None = Non
         labels=[_label(name) for name in names],
         quantiles=[0.16, 0.5, 0.84],
         truths=None if truths is None else [truths.get(name) for name in names],
-        truth_color="#d55e00",
-        color="#0072b2",
+        truth_color=ORANGE,
+        color=BLUE,
         show_titles=True,
         titles=[_symbol(name) for name in names],
         title_fmt=None,
         title_kwargs={"fontsize": 11},
         label_kwargs={"fontsize": 12},
-        plot_datapoints=len(draws) < 2000,
+        plot_datapoints=len(draws) < 2000 if points is None else points,
         fill_contours=True,
         levels=(0.68, 0.95),
         smooth=1.0,
         max_n_ticks=3,
+        hist_kwargs={"color": rcParams["text.color"]},
     )
     for i, name in enumerate(names):
         low, median, high = np.quantile(draws[:, i], [0.16, 0.5, 0.84])
@@ -119,6 +145,7 @@ def corner_figure(posterior: Posterior, truths: Mapping[str, float] | None = Non
     return figure
 
 
+@style()
 def trace_figure(posterior: Posterior) -> Figure:
     """Every chain of the mass parameters, draw by draw: chains that sample alike cannot be told apart.
 
@@ -129,32 +156,36 @@ def trace_figure(posterior: Posterior) -> Figure:
     figure = Figure(figsize=(10, 1.3 * len(names) + 0.5), layout="constrained")
     rows = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(rows, names, strict=True):
-        axes.plot(posterior.data.posterior[name].to_numpy().T, linewidth=0.6, alpha=0.8)
+        chains = posterior.data.posterior[name].to_numpy()
+        axes.set_prop_cycle(color=SPREAD(np.linspace(0.25, 0.8, len(chains))))
+        axes.plot(chains.T, linewidth=0.6, alpha=0.8, rasterized=True)
         axes.set_ylabel(_label(name))
     rows[-1].set_xlabel("draw")
     return figure
 
 
+@style()
 def progress_figure(residual: np.ndarray, extent: tuple[float, ...]) -> Figure:
     """The normalised residual of a running fit."""
     figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     axes = figure.subplots()
     draw_residual(axes, residual, extent)
-    _color_bar(figure, axes.images[0].norm, _RESIDUAL, [axes], r"(data $-$ model) / noise", extend="both")
+    color_bar(figure, axes.images[0].norm, RESIDUAL, [axes], r"(data $-$ model) / noise", extend="both")
     return figure
 
 
+@style()
 def source_figure(image: np.ndarray, extent: tuple[float, ...]) -> Figure:
     """A source, counts/s/arcsec^2."""
     figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     axes = figure.subplots()
-    _color_bar(figure, _draw_source(axes, image, extent), _LIGHT, [axes], "counts/s per arcsec$^2$")
+    color_bar(figure, _draw_source(axes, image, extent), LIGHT, [axes], "counts/s per arcsec$^2$")
     return figure
 
 
 def draw_residual(axes: Axes, residual: np.ndarray, extent: tuple[float, ...]) -> None:
     """Draws a normalised residual, NaN where masked, between +-4 sigma."""
-    _show(axes, residual, extent, Normalize(-RESIDUAL_LIMIT, RESIDUAL_LIMIT), _RESIDUAL)
+    show(axes, residual, extent, Normalize(-RESIDUAL_LIMIT, RESIDUAL_LIMIT), RESIDUAL)
 
 
 def draw_source(axes: Axes, posterior: Posterior) -> Normalize:
@@ -205,50 +236,12 @@ def interval_decimals(low: float, median: float, high: float) -> int:
     return int(np.clip(1 - np.floor(np.log10(smaller)), 0, 8)) if smaller > 0 else 4
 
 
-def to_pixels(figure: Figure, dpi: int = 100) -> np.ndarray:
-    """A figure as an image `[rows, columns, 3]`, uint8, the first row at the top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # the layout settles at the second pass
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _show(
-    axes: Axes, image: np.ndarray, extent: tuple[float, ...], norm: Normalize, cmap: Any, alpha: Any = None
-) -> None:
-    # NaN stays transparent, so that it shows the hatched background.
-    axes.set_facecolor(_NO_DATA)
-    axes.add_patch(
-        Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, hatch="////", edgecolor="0.68", lw=0, zorder=-1)
-    )
-    masked = np.ma.masked_invalid(image)
-    axes.imshow(masked, origin="lower", extent=extent, norm=norm, cmap=cmap, alpha=alpha, interpolation="nearest")
-    axes.set_xlabel("x [arcsec]")
-    axes.set_ylabel("y [arcsec]")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-
-
 def _draw_source(axes: Axes, image: np.ndarray, extent: tuple[float, ...]) -> Normalize:
     peak = float(image.max())
     norm = AsinhNorm(0.1 * peak, 0.0, peak) if peak > 0 else Normalize(0, 1)
-    _show(axes, image, extent, norm, _LIGHT)
-    _scale_bar(axes, extent)
+    show(axes, image, extent, norm, LIGHT)
+    scale_bar(axes, extent)
     return norm
-
-
-def _scale_bar(axes: Axes, extent: tuple[float, ...]) -> None:
-    left, right, bottom, top = extent
-    width, height = right - left, top - bottom
-    length = max((n for n in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0) if n < 0.4 * width), default=0.4 * width)
-    x, y = left + 0.06 * width, bottom + 0.07 * height
-    axes.plot([x, x + length], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-    axes.text(x + length / 2, y + 0.02 * height, f'{length:g}"', color="white", ha="center", va="bottom")
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
 
 
 def _draw_einstein_ellipse(axes: Axes, values: Mapping[str, float]) -> None:
@@ -269,32 +262,6 @@ def _draw_einstein_ellipse(axes: Axes, values: Mapping[str, float]) -> None:
             linewidth=0.9,
         )
     )
-
-
-def _asinh(pixels: np.ndarray, noise: float) -> Normalize:
-    """Linear near the noise, logarithmic above, so that faint arcs and a bright core show in one picture."""
-    return AsinhNorm(2 * noise, -noise, max(float(pixels.max()), 5 * noise))
-
-
-def _color_bar(
-    figure: Figure, norm: Normalize, cmap: Any, axes: list[Axes], label: str, extend: str = "neither"
-) -> None:
-    bar = figure.colorbar(ScalarMappable(norm, cmap), ax=axes, label=label, extend=extend, fraction=0.05, pad=0.02)
-    if isinstance(norm, AsinhNorm):
-        bar.ax.yaxis.set_major_locator(FixedLocator(_asinh_ticks(norm)))
-        bar.ax.yaxis.set_minor_locator(NullLocator())
-        bar.ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-
-
-def _asinh_ticks(norm: AsinhNorm) -> list[float]:
-    """0 and a few round numbers, evenly spread to the eye."""
-    top = np.floor(np.log10(norm.vmax))
-    decades = [leading * 10.0 ** (top - i) for i in range(5) for leading in (5, 2, 1)]
-    ticks = [0.0]
-    for value in sorted(value for value in decades if value <= norm.vmax):
-        if norm(value) - norm(ticks[-1]) > 0.11:
-            ticks.append(float(value))
-    return ticks
 
 
 def _has_data(target: Any) -> np.ndarray:

@@ -1,0 +1,24 @@
+"""The command line of the report of a fit: `tflens report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tflens.terminal import reporting
+
+
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Output folders of `tflens fit`.", show_default=False)
+    ],
+) -> None:
+    """Make report.html anew from the other files of a fit's folder, without fitting.
+
+    Prints the path of each page.
+    """
+    with reporting(tensorflow=True):
+        from tflens.report import write_report
+
+        for folder in folders:
+            print(write_report(folder))
