@@ -50,7 +50,7 @@ from tflens.mass import (
 )
 from tflens.observation import NO_DATA_IMAGE, NO_DATA_NOISE, Observation
 from tflens.profile import Profile
-from tflens.scene import Component, Light, Scene, assemble_scene, placed
+from tflens.scene import Component, Given, Scene, assemble_scene, placed
 
 Keywords = dict[str, Any]
 Named = tuple[str, Keywords]
@@ -326,15 +326,15 @@ def _set(values: Mapping[str, float], components: Sequence[Any]) -> Keywords:
 # Theirs to ours.
 
 
-def _masses(names: Sequence[str], keywords: Sequence[Keywords]) -> list[tuple[MassProfile, Keywords]]:
+def _masses(names: Sequence[str], keywords: Sequence[Keywords]) -> list[Given]:
     if len(names) != len(keywords):
         raise ParameterError(f"lens_model_list has {len(names)} profiles and kwargs_lens {len(keywords)} dictionaries")
-    found: list[tuple[MassProfile, Keywords]] = []
+    found: list[Given] = []
     number = 0
     while number < len(names):
         following = keywords[number + 1] if names[number : number + 2] == ["NIE", "NIE"] else None
         if following is not None and (dpie := _truncated(keywords[number], following)):
-            found.append((DPIE(), dpie))
+            found.append(Given(DPIE(), dpie))
             number += 2
             continue
         found.append(_our_mass(names[number], dict(keywords[number])))
@@ -351,7 +351,7 @@ def _truncated(core: Keywords, cut: Keywords) -> Keywords | None:
     return {**radii, **{name: core[name] for name in shared}}
 
 
-def _our_mass(name: str, given: Keywords) -> tuple[MassProfile, Keywords]:
+def _our_mass(name: str, given: Keywords) -> Given:
     profile: MassProfile
     if name == "EPL_NUMBA":
         name = "EPL"
@@ -381,16 +381,16 @@ def _our_mass(name: str, given: Keywords) -> tuple[MassProfile, Keywords]:
         given |= {f"amp_{i}": value for i, value in enumerate(given.pop("amp"))}
     else:
         raise ParameterError(f"lens_model_list: {name!r} is not converted; {', '.join(_KNOWN_MASSES)} are")
-    return profile, _complete(name, profile, given, ())
+    return Given(profile, _complete(name, profile, given, ()))
 
 
-def _lights(names: Sequence[str], keywords: Sequence[Keywords], what: str) -> list[Light]:
+def _lights(names: Sequence[str], keywords: Sequence[Keywords], what: str) -> list[Given]:
     if len(names) != len(keywords):
         raise ParameterError(f"{what}_model_list has {len(names)} profiles, but there are {len(keywords)} dictionaries")
     return [_our_light(name, dict(given), what) for name, given in zip(names, keywords, strict=True)]
 
 
-def _our_light(name: str, given: Keywords, what: str) -> Light:
+def _our_light(name: str, given: Keywords, what: str) -> Given:
     profile: LightProfile
     image = None
     if name in ("SERSIC", "SERSIC_ELLIPSE", "CORE_SERSIC"):
@@ -419,7 +419,7 @@ def _our_light(name: str, given: Keywords, what: str) -> Light:
         given |= {"amp": given["amp"] * flux, "scale": 1.0}
     else:
         raise ParameterError(f"{what}_model_list: {name!r} is not converted; {', '.join(_KNOWN_LIGHTS)} are")
-    return Light(profile, _complete(name, profile, given, ("amp",)), image)
+    return Given(profile, _complete(name, profile, given, ("amp",)), image)
 
 
 _MASSES: dict[str, Callable[[], MassProfile]] = {name: kind for kind, name in _SAME_MASS.items()}

@@ -10,8 +10,7 @@ import tensorflow as tf
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
-from tflens.light import LightProfile, Pixelated
-from tflens.mass import MassProfile
+from tflens.light import Pixelated
 from tflens.model import LensModel
 from tflens.observation import Observation
 from tflens.profile import Profile
@@ -47,12 +46,20 @@ class Placed(NamedTuple):
     center: tuple[float, float]
 
 
-class Light(NamedTuple):
-    """A light profile with its values, `amp` among them, and the pixels `[ny, nx]` of one that takes them."""
+class Given(NamedTuple):
+    """A profile with its values, of which `assemble_scene` makes a part of a scene.
 
-    profile: LightProfile
-    values: dict[str, float]
+    Attributes:
+        profile: the profile.
+        values: number of every parameter, and of the amplitude `amp` if it is light.
+        image: pixels `[ny, nx]`, of a profile of pixels.
+        fixed: names of the parameters that a fit should leave alone.
+    """
+
+    profile: Profile
+    values: Mapping[str, float]
     image: np.ndarray | None = None
+    fixed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -175,33 +182,28 @@ class Scene:
 
 
 def assemble_scene(
-    mass: Sequence[tuple[MassProfile, Mapping[str, float]]],
-    lens_light: Sequence[Light],
-    sources: Sequence[Light],
-    sky: float | None,
-    fixed: Mapping[str, Any] | None = None,
+    mass: Sequence[Given], lens_light: Sequence[Given], sources: Sequence[Given], sky: float | None
 ) -> Scene:
     """A scene from its profiles with their values, and the sky in counts/s per pixel (None for none).
 
-    Args:
-        mass, lens_light, sources: profiles and their values, amplitudes among them.
-        sky: counts/s per pixel.
-        fixed: priors of the model, by its labels.
+    Its model is one in float64, with default priors for what is not fixed.
     """
-    model = LensModel(
-        [profile for profile, _ in mass],
-        [each.profile for each in lens_light],
-        [each.profile for each in sources],
-        sky=sky is not None,
-        priors=fixed,
-        dtype="float64",
-    )
-    labels = [*model.mass_labels, *(name.removesuffix(".amp") for name in model.amplitude_names)]
-    found = [*(values for _, values in mass), *(each.values for each in (*lens_light, *sources))]
-    values = {f"{label}.{k}": v for label, own in zip(labels, found, strict=False) for k, v in own.items()}
+    groups = [[each.profile for each in group] for group in (mass, lens_light, sources)]
+    free = LensModel(*groups, sky=sky is not None, dtype="float64")
+    labels = [*free.mass_labels, *(name.removesuffix(".amp") for name in free.amplitude_names)]
+    given = [*mass, *lens_light, *sources]
+    named = list(zip(labels, given, strict=False))  # the sky comes last
+    priors = {
+        f"{label}.{','.join(parameter.names)}": [each.values[name] for name in parameter.names]
+        for label, each in named
+        for parameter in each.profile.parameters
+        if set(parameter.names) <= each.fixed
+    }
+    values = {f"{label}.{name}": value for label, each in named for name, value in each.values.items()}
     if sky is not None:
         values["sky.amp"] = sky
-    return Scene(model, values, tuple(each.image for each in sources if each.image is not None))
+    images = tuple(each.image for each in sources if each.image is not None)
+    return Scene(LensModel(*groups, sky=sky is not None, dtype="float64", priors=priors), values, images)
 
 
 def placed(source: Component) -> Placed:
