@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from astropy import units
 from astropy.io import fits
+from astropy.wcs import WCS
 
+from tflens import __version__
 from tflens.errors import ParameterError
 from tflens.files import write_atomically
+from tflens.grid import PixelGrid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,13 +115,14 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def summary(fit: Any) -> dict[str, Any]:
-    """Results in plain values: every row of the table, derived quantities, what the checks found, diagnostics, seconds
-    of every stage."""
+    """Results in plain values: every row of the table, the best point, derived quantities, what the checks found,
+    diagnostics, seconds of every stage."""
     from tflens.inference.derived import derived
 
     return {
         "name": fit.observation.name,
         "parameters": {row.name: _plain(asdict(row)) for row in fit.posterior.table()},
+        "best": best_point(fit),
         "derived": derived(fit),
         "check": [_plain(asdict(finding)) for finding in fit.check()],
         "diagnostics": _plain(fit.diagnostics()),
@@ -125,31 +130,69 @@ def summary(fit: Any) -> dict[str, Any]:
     }
 
 
-def best_images(fit: Any) -> fits.HDUList:
-    """The best model in FITS extensions MODEL, LENS_LIGHT, LENSED_SOURCE, RESIDUAL (counts/s per pixel; the residual in
-    units of the noise, NaN where masked), and SOURCE (posterior mean before lensing, counts/s/arcsec^2).
-
-    The first four cover the frame of the fit, with its world coordinates if the image has any; keywords FRAME_X0 and
-    FRAME_Y0 tell its first pixel in the image, counted from 0. XCENTER and YCENTER are the middle, arcsec.
-    """
-    best, target = fit.best, fit.target
-    rows, columns = (part.indices(n) for part, n in zip(target.frame, fit.observation.image.shape, strict=True))
-    header = _grid_header(target.grid.pixel_scale, target.grid.center)
-    header["FRAME_X0"], header["FRAME_Y0"] = columns[0], rows[0]
-    if fit.observation.wcs is not None:
-        header.update(fit.observation.wcs.slice((slice(*rows), slice(*columns))).to_header())
-    frame = {
-        "MODEL": best.image,
-        "LENS_LIGHT": best.lens_light,
-        "LENSED_SOURCE": best.lensed_source,
-        "RESIDUAL": best.residual,
+def best_point(fit: Any) -> dict[str, Any]:
+    """The optimum: every parameter and amplitude by name, the base-space latents of the sources (an empty list
+    without), and the log posterior."""
+    u = fit.optimum.u[0]
+    parameters = {name: value.numpy() for name, value in fit.model.physical(u).items()}
+    parameters |= dict(zip(fit.model.amplitude_names, fit.best.amplitudes, strict=True))
+    return {
+        "parameters": {name: float(value) for name, value in parameters.items()},
+        "latents": [float(value) for value in u[fit.model.physical_dim :]],
+        "log_posterior": float(fit.optimum.log_prob[0]),
     }
-    hdus = [fits.PrimaryHDU()]
-    hdus += [fits.ImageHDU(image.astype(np.float32), header.copy(), name) for name, image in frame.items()]
+
+
+def best_images(fit: Any) -> fits.HDUList:
+    """The best model in FITS extensions, each with its unit (BUNIT), pixel scale and world coordinates:
+
+    | extension | content | unit |
+    |---|---|---|
+    | MODEL | lens and arcs, as observed | that of the image (counts/s) |
+    | LENS_LIGHT | light of the lens and sky | the same |
+    | LENSED_SOURCE | the arcs alone | the same |
+    | RESIDUAL | data - model | units of the noise (1 sigma), NaN where masked |
+    | SOURCE | posterior mean of the source before lensing | that of the image per arcsec^2 |
+
+    The first four cover the frame of the fit; keywords FRAME_X0 and FRAME_Y0 tell its first pixel in the image, counted
+    from 0. XCENTER and YCENTER are the middle, arcsec. World coordinates: the sky's, where the observation has any, are
+    the primary ones; the linear frame in which the parameters are (arcsec from the middle of the image, x to the right)
+    is the alternative `T` (`astropy.wcs.WCS(header, key="T")`), and the primary one where there is no other. The source
+    plane has that frame alone.
+    """
+    best, target, observation = fit.best, fit.target, fit.observation
+    rows, columns = (part.indices(n) for part, n in zip(target.frame, observation.image.shape, strict=True))
+    header = _grid_header(target.grid)
+    header["FRAME_X0"] = (columns[0], "first column of the frame in the image, from 0")
+    header["FRAME_Y0"] = (rows[0], "first row of the frame in the image, from 0")
+    if observation.wcs is not None:
+        header.update(observation.wcs.slice((slice(*rows), slice(*columns))).to_header(relax=True))
+        header.update(_linear(target.grid, "T"))
+    else:
+        header.update(_linear(target.grid, " "))
+    unit = str(observation.metadata.get("BUNIT", "")).strip() or "count/s"
+    frame = {
+        "MODEL": (best.image, unit, "the whole model"),
+        "LENS_LIGHT": (best.lens_light, unit, "light of the lens, and sky"),
+        "LENSED_SOURCE": (best.lensed_source, unit, "the arcs alone"),
+        "RESIDUAL": (best.residual, "", "(data - model) / noise, NaN where masked"),
+    }
+    primary = fits.Header()
+    primary["OBJECT"] = (observation.name.encode("ascii", "replace").decode()[:60], "name of the observation")
+    primary["ORIGIN"] = (f"tflens {__version__}", "program that made the model")
+    primary["CHI2"] = (best.chi2, "chi^2 per used pixel")
+    hdus = [fits.PrimaryHDU(header=primary)]
+    for name, (image, of_image, comment) in frame.items():
+        own = header.copy()
+        own["BUNIT"] = (of_image, comment)
+        hdus.append(fits.ImageHDU(image.astype(np.float32), own, name))
     source = fit.posterior.data.predictions["source_mean"]
     x, y = (source[f"{axis}_source"].to_numpy() for axis in "xy")
-    own = _grid_header(float(x[1] - x[0]), (float(x.mean()), float(y.mean())))
-    hdus.append(fits.ImageHDU(source.to_numpy().reshape(len(y), len(x)).astype(np.float32), own, "SOURCE"))
+    plane = PixelGrid((len(y), len(x)), float(x[1] - x[0]), (float(x.mean()), float(y.mean())))
+    own = _grid_header(plane)
+    own.update(_linear(plane, " "))
+    own["BUNIT"] = (_per_square_arcsec(unit), "posterior mean of the source, before lensing")
+    hdus.append(fits.ImageHDU(source.to_numpy().reshape(plane.shape).astype(np.float32), own, "SOURCE"))
     return fits.HDUList(hdus)
 
 
@@ -161,10 +204,36 @@ def _fit_figure(fit: Any, folder: Path) -> "Figure":
     return fit_figure(fit, (critical, caustic))
 
 
-def _grid_header(pixel_scale: float, center: tuple[float, float]) -> fits.Header:
+def _per_square_arcsec(unit: str) -> str:
+    """As FITS writes units, where it knows this one."""
+    try:
+        return (units.Unit(unit, format="fits") / units.arcsec**2).to_string("fits")
+    except ValueError:
+        return f"({unit}) arcsec-2"
+
+
+def _grid_header(grid: PixelGrid) -> fits.Header:
     header = fits.Header()
-    header["PIXSCALE"] = (pixel_scale, "arcsec/pixel")
-    header["XCENTER"], header["YCENTER"] = (round(center[0], 9), "arcsec"), (round(center[1], 9), "arcsec")
+    header["PIXSCALE"] = (grid.pixel_scale, "arcsec/pixel")
+    header["XCENTER"] = (round(grid.center[0], 9), "x of the middle, arcsec")
+    header["YCENTER"] = (round(grid.center[1], 9), "y of the middle, arcsec")
+    return header
+
+
+def _linear(grid: PixelGrid, key: str) -> fits.Header:
+    """The frame of the parameters as world coordinates."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.alt = key
+    wcs.wcs.ctype = "XLENS", "YLENS"
+    wcs.wcs.cname = "x", "y"
+    wcs.wcs.cunit = "arcsec", "arcsec"
+    wcs.wcs.crpix = [(n + 1) / 2 for n in grid.shape[::-1]]
+    wcs.wcs.crval = grid.center
+    wcs.wcs.cdelt = grid.pixel_scale, grid.pixel_scale
+    header = wcs.to_header()
+    for keyword in ("LATPOLE", "MJDREF"):  # of the sky; the latter would overwrite that of the primary coordinates
+        header.remove(keyword + key.strip(), ignore_missing=True)
+        header.remove(keyword, ignore_missing=True)
     return header
 
 

@@ -72,6 +72,10 @@ class Pixelated(LightProfile):
         )
         return tf.reshape(values, tf.concat([batch, pixels], 0)) / side**2
 
+    def middle(self, image, center_x, center_y, scale) -> tuple[tf.Tensor, tf.Tensor]:
+        """Coordinates of the middle of the image, arcsec, `[...batch]`, from what places it."""
+        return center_x, center_y
+
     def flux(self, *, image, **_elsewhere):
         return tf.reduce_sum(image, [-2, -1])
 
@@ -94,11 +98,13 @@ class CenteredPixels(Pixelated):
 
     def brightness(self, x, y, *, image, center_x, center_y, scale):
         image = tf.convert_to_tensor(image)
-        column, row = _center(image)
+        middle_x, middle_y = self.middle(image, center_x, center_y, scale)
+        return super().brightness(x, y, image=image, center_x=middle_x, center_y=middle_y, scale=scale)
+
+    def middle(self, image, center_x, center_y, scale):
+        column, row = _center(tf.convert_to_tensor(image))
         side = self.pixel_scale * scale
-        return super().brightness(
-            x, y, image=image, center_x=center_x - side * column, center_y=center_y - side * row, scale=scale
-        )
+        return center_x - side * column, center_y - side * row
 
 
 _INTERPOLATIONS = {"bilinear": interpolate_bilinear, "bicubic": interpolate_bicubic}
