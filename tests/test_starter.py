@@ -17,6 +17,9 @@ from tflens.inference.starter_training import Examples, MockStream, measure, neg
 from tflens.light import Sersic
 from tflens.observation import Observation
 
+# Of Keras, when weights are saved.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
 
 @functools.cache
 def untrained() -> Starter:
@@ -51,21 +54,23 @@ class TestMocks:
         assert abs(truth.mean()) < 5 / np.sqrt(truth.size)
         assert abs(truth.std() - 1) < 5 / np.sqrt(2 * truth.size)
 
-    def test_an_image_is_the_model_of_its_truth(self):
-        """What is left of an image after the lens of the truth is fitted to it, amplitudes free, is noise beyond the
-        arcs, whose galaxy is not told."""
-        stream = MockStream(batch=8)
+    def test_an_image_is_that_of_its_truth(self):
+        """The model at the true parameters and latents, amplitudes free, leaves noise: chi^2 of the pixels."""
+        stream = MockStream(batch=4)
+        seed = tf.constant([5, 0], tf.int32)
+        u = tf.random.stateless_normal([4, stream.model.dim], tf.unstack(tf.random.split(seed, 3))[0])
         examples = stream.draw(5, 0)
-        u = np.zeros((8, stream.model.dim), np.float32)
-        u[:, : stream.model.physical_dim] = examples.truth
-        values = stream.model.physical(tf.constant(u))
-        y, x = (axis[..., 0] if axis.ndim > 2 else axis for axis in reversed(survey().grid.coordinates()))
-        for i in range(8):
-            far = np.hypot(x, y) > 2.2 * float(values["lens.theta_E"][i])
-            if far.sum() > 300:
-                assert np.std(examples.images.numpy()[i][far]) == pytest.approx(1, abs=0.6)
-            core = np.hypot(x - float(values["light.center_x"][i]), y - float(values["light.center_y"][i])) < 0.25
-            assert examples.images.numpy()[i][core].mean() > 3
+        np.testing.assert_array_equal(examples.truth, u[:, : stream.model.physical_dim])
+        signal = stream.noiseless(seed)[0].numpy()
+        unit = stream.target.component_images(u, tf.ones([4, 3])).numpy()
+        for i in range(4):
+            design = np.reshape(unit[i, :2] / signal[i].std(), (2, -1))
+            amplitudes = np.linalg.lstsq(design.T, np.ravel(signal[i] / signal[i].std()), rcond=None)[0]
+            np.testing.assert_allclose(amplitudes @ design, np.ravel(signal[i] / signal[i].std()), atol=1e-3)
+            assert (amplitudes > 0).all()
+        image, noise = stream.noiseless(seed)
+        left = examples.images - image / noise
+        assert abs(float(tf.math.reduce_std(left)) - 1) < 5 / np.sqrt(2 * left.numpy().size)
 
 
 class TestNetwork:
@@ -108,7 +113,7 @@ class TestFrame:
         row, column = np.unravel_index(np.argmax(framed), framed.shape)
         assert abs(row - 25.5) <= 1
         assert abs(column - 26.5) <= 1
-        assert middle == pytest.approx(place, abs=0.1)
+        assert middle == pytest.approx(place, abs=0.0501)
         x, y = PixelGrid((52, 54), 0.1).coordinates()
         weight = np.where(framed > 20, framed, 0)
         found = [np.sum(weight * axis) / weight.sum() + offset for axis, offset in zip((x, y), middle, strict=True)]

@@ -84,7 +84,7 @@ def execute(
     from tflens.inference.progress import unwatched
 
     fitter = fitter or make_fitter(job.observation, job.config)
-    here = {"model": describe_model(fitter.model), **provenance()}
+    here = {"model": describe_model(fitter.model) | describe_start(fitter.settings.start), **provenance()}
     _check_repeats(job.config.recorded, here, note)
     config = replace(job.config, settings=asdict(fitter.settings), recorded=here)
     with _events(job.folder / EVENTS if tensorboard else None) as events:
@@ -173,6 +173,11 @@ def describe_galaxies(name: str | Path = "galaxies", version: int | str | None =
 
     directory = find_galaxy_model(name, version)
     return {"version": directory.name, "sha256": json.loads((directory / "config.json").read_text())["sha256"]}
+
+
+def describe_start(start: str) -> dict[str, Any]:
+    """Version and SHA-256 of the network that a search starts from, if it does."""
+    return {"starter": describe_galaxies("starter")} if start == "network" else {}
 
 
 def provenance() -> dict[str, Any]:

@@ -4,6 +4,7 @@ It narrows nothing but the starting points: priors and likelihood of a fit are w
 stays as broad as without it (`tflens.inference.map.draw_starts`), for lenses that the network misjudges.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ from tflens.inference.mock_lenses import fitted_source, lens_model, survey
 from tflens.observation import Observation
 
 _NAME, _FORMAT, _VERSION = "starter", "tflens.starter", 1
+_WEIGHTS = "starter.weights.h5"
+_INFLATION = 1.3  # of the network's spread, which is that of a Gaussian without correlations
+_LENGTHS = ("theta_E", "R_sersic", "center_x", "center_y", "source.scale")
 _SCALES = 0.1  # how far the pixel scale, after binning, may be from the network's
 
 
@@ -68,7 +72,8 @@ class StarterNetwork(keras.Model):
 class Starter:
     """A trained `StarterNetwork` and what its numbers mean.
 
-    It was trained on mocks of `tflens.inference.mock_lenses.survey` and its values are those of the lens model there.
+    It was trained on mocks, without neighbours or masked pixels, of `tflens.inference.mock_lenses.survey`, and its values
+    are those of the lens model there.
 
     Args:
         network: with one value for each physical parameter of that model.
@@ -105,15 +110,18 @@ class Starter:
         Raises:
             ParameterError: the image's pixels cannot be binned to the network's.
         """
-        image, offset = self.frame(observation, center)
+        image, middle = self.frame(observation, center)
         mean, scale = self.guess(image[None])
         u = np.zeros((n, self.model.dim), np.float32)
-        u[:, : self.model.physical_dim] = mean + scale * rng.standard_normal((n, mean.shape[1]))
+        u[:, : self.model.physical_dim] = mean + _INFLATION * scale * rng.standard_normal((n, mean.shape[1]))
         values = {name: value.numpy() for name, value in self.model.physical(tf.constant(u)).items()}
-        return {
-            name: value + offset["xy".index(name[-1])] if name.endswith(("center_x", "center_y")) else value
-            for name, value in values.items()
-        }
+        binned = observation.grid.pixel_scale * self._factor(observation) / self.pixel_scale
+        for name in values:
+            if name.endswith(_LENGTHS):
+                values[name] = values[name] * binned
+            if name.endswith(("center_x", "center_y")):
+                values[name] = values[name] + middle["xy".index(name[-1])]
+        return values
 
     def frame(
         self, observation: Observation, center: tuple[float, float]
@@ -124,16 +132,18 @@ class Starter:
         Raises:
             ParameterError: no whole number of pixels makes one of the network's, within a tenth.
         """
-        scale = observation.grid.pixel_scale
-        factor = max(1, round(self.pixel_scale / scale))
+        scale, factor = observation.grid.pixel_scale, self._factor(observation)
         if abs(factor * scale / self.pixel_scale - 1) > _SCALES:
             raise ParameterError(
                 f"start: the network knows pixels of {self.pixel_scale} arcsec, and {observation.name!r} has pixels of "
                 f"{scale} arcsec, of which no whole number makes one (within {_SCALES:.0%}); take the start 'broad'"
             )
         x, y = observation.grid.coordinates()
-        row, column = int(np.argmin(np.abs(y[:, 0] - center[1]))), int(np.argmin(np.abs(x[0] - center[0])))
         ny, nx = (size * factor for size in self.shape)
+        # An even number of pixels has its middle between two of them: the nearest such place, not the nearest pixel.
+        half = [scale / 2 * (size % 2 == 0) for size in (nx, ny)]
+        row = int(np.argmin(np.abs(y[:, 0] - half[1] - center[1])))
+        column = int(np.argmin(np.abs(x[0] - half[0] - center[0])))
         image = np.where(observation.mask, observation.image, 0.0)
         variance = np.where(observation.mask, observation.noise**2, 0.0)
         padded = [np.pad(each, ((ny, ny), (nx, nx))) for each in (image, variance)]
@@ -145,16 +155,22 @@ class Starter:
             each[rows, columns].reshape(self.shape[0], factor, self.shape[1], factor).sum((1, 3)) for each in padded
         )
         framed = np.where(variance > 0, binned / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
-        # An even number of pixels has its middle between two of them.
-        half = [scale / 2 * (size % 2 == 0) for size in (nx, ny)]
         return framed, (float(x[0, column] - half[0]), float(y[row, 0] - half[1]))
+
+    def _factor(self, observation: Observation) -> int:
+        """Pixels along a side of one of the network's."""
+        return max(1, round(self.pixel_scale / observation.grid.pixel_scale))
 
     def save(self, folder: str | Path, training: Mapping[str, Any] | None = None) -> None:
         """Writes `config.json` and `starter.weights.h5` into a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"format": _FORMAT, "version": _VERSION, "network": self.network.get_config(), **(training or {})}
-        write_atomically(folder / "starter.weights.h5", _weights_writer(self.network))
+        # Keras insists on the ending of the name.
+        self.network.save_weights(folder / "new.weights.h5")
+        (folder / "new.weights.h5").replace(folder / _WEIGHTS)
+        digest = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+        config = {"format": _FORMAT, "version": _VERSION, "network": self.network.get_config(), "sha256": digest}
+        config |= training or {}
         write_atomically(folder / "config.json", lambda path: path.write_text(json.dumps(config, indent=1) + "\n"))
 
     @classmethod
@@ -169,18 +185,10 @@ class Starter:
             config = json.loads((folder / "config.json").read_text())
             if (config.get("format"), config.get("version")) != (_FORMAT, _VERSION):
                 raise SavedModelError(f"{folder / 'config.json'} is not of a {_FORMAT}, version {_VERSION}")
+            if hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest() != config["sha256"]:
+                raise SavedModelError(f"{folder / _WEIGHTS} is not the file that config.json was written for")
             starter = cls(StarterNetwork(**config["network"]))
-            starter.network.load_weights(folder / "starter.weights.h5")
+            starter.network.load_weights(folder / _WEIGHTS)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise SavedModelError(f"{folder}: the starter cannot be loaded: {error}") from error
         return starter
-
-
-def _weights_writer(network: keras.Model) -> Any:
-    def write(path: Path) -> None:
-        # Keras asks for its own ending.
-        own = path.with_name(path.name + ".weights.h5")
-        network.save_weights(own)
-        own.replace(path)
-
-    return write

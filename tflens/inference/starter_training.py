@@ -39,24 +39,30 @@ class MockStream:
         grid = self.survey.grid
         anything = np.random.default_rng(0).standard_normal(grid.shape)
         blank = Observation(anything, np.ones(grid.shape), self.survey.psf, grid.pixel_scale)
-        self._target = LensTarget(self.model, blank, supersampling=2)
+        self.target = LensTarget(self.model, blank, supersampling=2)
         self._draw = tf.function(self._examples, autograph=False)
 
     def draw(self, seed: int, step: int) -> Examples:
         """Batch `step` of the stream `seed`."""
         return self._draw(tf.constant([seed, step], tf.int32))
 
-    def _examples(self, seed: tf.Tensor) -> Examples:
+    def noiseless(self, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images before their noise, and its standard deviation, `[batch, ny, nx]` each, of a batch's seed."""
         seeds = tf.unstack(tf.random.split(seed, 3))
         u = tf.random.stateless_normal([self.batch, self.model.dim], seeds[0])
-        light, arcs = tf.unstack(self._target.component_images(u, tf.ones([self.batch, 3]))[:, :2], axis=1)
+        light, arcs = tf.unstack(self.target.component_images(u, tf.ones([self.batch, 3]))[:, :2], axis=1)
         ratios, signals = tf.unstack(tf.random.stateless_uniform([2, self.batch, 1, 1], seeds[1]))
         signal = _log_uniform(signals, self.survey.peak_snr)
         arcs *= signal / tf.reduce_max(arcs, [1, 2], keepdims=True)
         whole = tf.reduce_sum(arcs, [1, 2], keepdims=True) / tf.reduce_sum(light, [1, 2], keepdims=True)
         light *= _log_uniform(ratios, self.survey.lens_flux) * whole
-        noise = tf.sqrt(self.survey.sky + (1 - self.survey.sky) * (light + arcs) / signal)
-        image = light + arcs + noise * tf.random.stateless_normal(tf.shape(noise), seeds[2])
+        return light + arcs, tf.sqrt(self.survey.sky + (1 - self.survey.sky) * (light + arcs) / signal)
+
+    def _examples(self, seed: tf.Tensor) -> Examples:
+        seeds = tf.unstack(tf.random.split(seed, 3))
+        image, noise = self.noiseless(seed)
+        image += noise * tf.random.stateless_normal(tf.shape(noise), seeds[2])
+        u = tf.random.stateless_normal([self.batch, self.model.dim], seeds[0])
         return Examples(image / noise, u[:, : self.model.physical_dim])
 
 
