@@ -72,8 +72,8 @@ class StarterNetwork(keras.Model):
 class Starter:
     """A trained `StarterNetwork` and what its numbers mean.
 
-    It was trained on mocks, without neighbours or masked pixels, of `tflens.inference.mock_lenses.survey`, and its values
-    are those of the lens model there.
+    It was trained on mocks, without neighbours or masked pixels, of `tflens.inference.mock_lenses.survey`, and its
+    values are those of the lens model there.
 
     Args:
         network: with one value for each physical parameter of that model.
