@@ -15,6 +15,8 @@ from rich.markup import escape
 from tflens import __version__
 from tflens.cli_calibrate import calibrate
 from tflens.cli_choices import Sampler, Source, Start
+from tflens.cli_compare import compare
+from tflens.cli_convert import convert
 from tflens.cli_data import data_app
 from tflens.cli_evaluate import evaluate_app
 from tflens.cli_many import fit_many
@@ -42,6 +44,8 @@ app.command("fit-many")(fit_many)
 app.command(help=SERVE_HELP)(serve)
 app.command()(report)
 app.command()(simulate)
+app.command()(compare)
+app.command()(convert)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -163,8 +163,8 @@ def best_images(fit: Any) -> fits.HDUList:
     best, target, observation = fit.best, fit.target, fit.observation
     rows, columns = (part.indices(n) for part, n in zip(target.frame, observation.image.shape, strict=True))
     header = _grid_header(target.grid)
-    header["FRAME_X0"] = (columns[0], "first column of the frame in the image, from 0")
-    header["FRAME_Y0"] = (rows[0], "first row of the frame in the image, from 0")
+    header["FRAME_X0"] = (columns[0], "first column in the image, from 0")
+    header["FRAME_Y0"] = (rows[0], "first row in the image, from 0")
     if observation.wcs is not None:
         header.update(observation.wcs.slice((slice(*rows), slice(*columns))).to_header(relax=True))
         header.update(_linear(target.grid, "T"))
@@ -173,12 +173,12 @@ def best_images(fit: Any) -> fits.HDUList:
     unit = str(observation.metadata.get("BUNIT", "")).strip() or "count/s"
     frame = {
         "MODEL": (best.image, unit, "the whole model"),
-        "LENS_LIGHT": (best.lens_light, unit, "light of the lens, and sky"),
+        "LENS_LIGHT": (best.lens_light, unit, "lens and sky"),
         "LENSED_SOURCE": (best.lensed_source, unit, "the arcs alone"),
-        "RESIDUAL": (best.residual, "", "(data - model) / noise, NaN where masked"),
+        "RESIDUAL": (best.residual, "", "residual / noise, NaN: masked"),
     }
     primary = fits.Header()
-    primary["OBJECT"] = (observation.name.encode("ascii", "replace").decode()[:60], "name of the observation")
+    primary["OBJECT"] = observation.name.encode("ascii", "replace").decode()[:60]
     primary["ORIGIN"] = (f"tflens {__version__}", "program that made the model")
     primary["CHI2"] = (best.chi2, "chi^2 per used pixel")
     hdus = [fits.PrimaryHDU(header=primary)]
@@ -191,7 +191,7 @@ def best_images(fit: Any) -> fits.HDUList:
     plane = PixelGrid((len(y), len(x)), float(x[1] - x[0]), (float(x.mean()), float(y.mean())))
     own = _grid_header(plane)
     own.update(_linear(plane, " "))
-    own["BUNIT"] = (_per_square_arcsec(unit), "posterior mean of the source, before lensing")
+    own["BUNIT"] = (_per_square_arcsec(unit), "mean before lensing")
     hdus.append(fits.ImageHDU(source.to_numpy().reshape(plane.shape).astype(np.float32), own, "SOURCE"))
     return fits.HDUList(hdus)
 
@@ -205,11 +205,15 @@ def _fit_figure(fit: Any, folder: Path) -> "Figure":
 
 
 def _per_square_arcsec(unit: str) -> str:
-    """As FITS writes units, where it knows this one."""
+    """As FITS writes units if it knows this one (an electron it does not), else as astropy does."""
     try:
-        return (units.Unit(unit, format="fits") / units.arcsec**2).to_string("fits")
+        found = units.Unit(unit) / units.arcsec**2
     except ValueError:
         return f"({unit}) arcsec-2"
+    try:
+        return found.to_string("fits")
+    except ValueError:
+        return found.to_string()
 
 
 def _grid_header(grid: PixelGrid) -> fits.Header:
