@@ -353,6 +353,16 @@ def _aim(record: dict, name: str) -> str:
     return str(getattr(target, name)) if (target := _target(record)) else ""
 
 
+def starter(records: list[dict]) -> str:
+    """Searches that begin broadly, and at the network's guesses, side by side."""
+    efforts = list(dict.fromkeys(r["effort"] for r in records))
+    rows = [f"| {records[0]['n']} mocks | {' | '.join(efforts)} |", "|---" * (len(efforts) + 1) + "|"]
+    for figure in dict.fromkeys(r["figure"] for r in records):
+        value = {r["effort"]: r["value"] for r in records if r["figure"] == figure}
+        rows.append(f"| {figure} | {' | '.join(f'{value[effort]:.3g}' for effort in efforts)} |")
+    return "\n".join([*rows, "", _source(records)])
+
+
 def _target(record: dict) -> Target | None:
     if record["reach"] is None:
         return None
@@ -370,6 +380,7 @@ TABLES = {
     "pipeline": (("docs/benchmark.md",), "pipeline", pipeline),
     "fits": (("docs/fits.md",), "fits", fits),
     "fits_gain": (("docs/fits.md",), "fits", fits_gain),
+    "starter": (("docs/fits.md",), "starter", starter),
     "profiles": (("docs/physics.md",), "profiles", profiles),
     "subhalos": (("docs/physics.md",), "profiles", subhalos),
     "galaxies": (("docs/galaxies.md", CARD), "galaxies", galaxies),
