@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-mnist test test-slow lint bench bench-pipeline bench-profiles bench-clean wheel clean
+.PHONY: demo demo-mnist test test-slow lint bench bench-pipeline bench-profiles bench-clean wheel docs clean
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tflens needs Python 3.11 or newer; call: make PYTHON=python3.11 ...")'
@@ -48,6 +48,10 @@ bench-profiles: $(READY)
 
 bench-clean:
 	rm -rf .bench
+
+# The documentation site, in build/site; a warning is an error.
+docs: $(READY)
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 wheel: $(READY)
 	$(BIN)/python -m build --wheel

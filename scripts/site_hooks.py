@@ -1,0 +1,58 @@
+"""What MkDocs needs to be told: README.md is the first page, and every public module has a page of its docstrings."""
+
+import re
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDES = ("checks", "fits", "exchange", "galaxies", "data", "physics", "benchmark")
+ROOMS = {
+    "Lenses and light": ("mass", "light"),
+    "Fits": ("inference",),
+    "Galaxies": ("galaxies", "datasets"),
+}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Builds the navigation: guides first, then the package, room by room."""
+    pages = _modules()
+    named = [room for rooms in ROOMS.values() for room in rooms]
+    top = [name for name in pages if name.count(".") == 1 and not any(name == f"tflens.{room}" for room in named)]
+    reference = [{"The usual path": _page("tflens")}]
+    for title, rooms in ROOMS.items():
+        inside = [n for n in pages if any(n == f"tflens.{r}" or n.startswith(f"tflens.{r}.") for r in rooms)]
+        reference.append({title: [{_short(name): _page(name)} for name in inside]})
+    reference.append({"The rest": [{_short(name): _page(name)} for name in top]})
+    guides = [f"{name}.md" for name in GUIDES if (ROOT / "docs" / f"{name}.md").is_file()]
+    config.nav = [{"Start": "index.md"}, {"Guides": guides}, {"Reference": reference}]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that are no files of docs/."""
+    readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text())
+    files.append(File.generated(config, "index.md", content=readme))
+    for name in _modules():
+        files.append(File.generated(config, _page(name), content=f"# `{name}`\n\n::: {name}\n"))
+    return files
+
+
+def _modules() -> list[str]:
+    """Public modules by name, packages before what is in them; commands have their own help."""
+    found = []
+    for path in sorted((ROOT / "tflens").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(part for part in parts if part != "__init__")
+        if not any(part.startswith("_") for part in name.split(".")) and not parts[-1].startswith(("cli", "__main__")):
+            found.append(name)
+    return sorted(found)
+
+
+def _page(name: str) -> str:
+    return f"reference/{name}.md"
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("tflens.")
