@@ -7,11 +7,12 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("checks", "fits", "exchange", "galaxies", "data", "physics", "benchmark")
+GUIDES = ("checks", "report", "fits", "exchange", "serving", "galaxies", "data", "physics", "benchmark")
 ROOMS = {
     "Lenses and light": ("mass", "light"),
     "Fits": ("inference",),
     "Galaxies": ("galaxies", "datasets"),
+    "Serving": ("serving",),
 }
 
 
