@@ -55,7 +55,8 @@ def style(ink: str | None = None) -> Iterator[None]:
     """
     ink = ink or (_INK if mpl.rcParams["text.color"] == _INK else "black")
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    with mpl.rc_context(_RC | dict.fromkeys(inked, ink)):
+    ground = {"axes.facecolor": "none"} if ink == _INK else {}
+    with mpl.rc_context(_RC | dict.fromkeys(inked, ink) | ground):
         yield
 
 
@@ -85,7 +86,7 @@ def to_svg(figure: Figure, name: str, title: str) -> str:
     buffer = io.StringIO()
     with page_style(), mpl.rc_context({"svg.hashsalt": name}):
         figure.draw_without_rendering()  # the layout settles at the second pass
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}, dpi=110)
+        figure.savefig(buffer, format="svg", facecolor="none", metadata={"Date": None, "Creator": None}, dpi=110)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
