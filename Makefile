@@ -18,13 +18,15 @@ demo: $(READY)
 demo-mnist: $(READY)
 	$(BIN)/python scripts/demo_mnist.py
 
-# In two runs, since a process never gives back what it has compiled: all in one needs twice the memory.
-FIRST_TESTS := tests/test_[a-l]*.py
+# In three runs, since a process never gives back what it has compiled: all in one needs three times the memory.
+FIRST_TESTS := tests/test_[a-d]*.py
+NEXT_TESTS := tests/test_[e-l]*.py
 OTHER_TESTS := tests/test_[m-z]*.py tflens
 PYTEST := -m pytest --numprocesses 2 --dist loadfile
 
 test: $(READY)
 	$(BIN)/python $(PYTEST) $(FIRST_TESTS)
+	$(BIN)/python $(PYTEST) $(NEXT_TESTS)
 	$(BIN)/python $(PYTEST) $(OTHER_TESTS)
 
 test-slow: $(READY)
