@@ -71,7 +71,9 @@ class TestGalaxies:
         image, sigma = blobs(5), np.full(5, 0.01, np.float32)
         mean, scale = model.encode(image, sigma)
         found = program["encode"](image=tf.constant(image), sigma=tf.constant(sigma))
-        np.testing.assert_allclose(found["mean"], mean, atol=1e-4)
+        # Newton's steps pass rounding on to what the image hardly tells: what counts is how well that is known.
+        width = np.sqrt(np.sum(np.square(scale), -1))
+        assert np.abs((found["mean"] - mean) / width).max() < 1e-3
         np.testing.assert_allclose(found["covariance"], scale @ tf.linalg.matrix_transpose(scale), atol=1e-5)
 
     def test_decode(self, model, program):
