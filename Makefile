@@ -18,16 +18,13 @@ demo: $(READY)
 demo-mnist: $(READY)
 	$(BIN)/python scripts/demo_mnist.py
 
-# In three runs, since a process never gives back what it has compiled: all in one needs three times the memory.
-FIRST_TESTS := tests/test_[a-d]*.py
-NEXT_TESTS := tests/test_[e-l]*.py
-OTHER_TESTS := tests/test_[m-z]*.py tflens
+# In several runs, since a process never gives back what it has compiled: all in one needs many times the memory.
+TEST_RUNS := [a-c] [d-h] [i-l] [m-o] [p-r] [s-z]
 PYTEST := -m pytest --numprocesses 2 --dist loadfile
 
 test: $(READY)
-	$(BIN)/python $(PYTEST) $(FIRST_TESTS)
-	$(BIN)/python $(PYTEST) $(NEXT_TESTS)
-	$(BIN)/python $(PYTEST) $(OTHER_TESTS)
+	for files in $(TEST_RUNS); do $(BIN)/python $(PYTEST) tests/test_$$files*.py || exit 1; done
+	$(BIN)/python $(PYTEST) tflens
 
 test-slow: $(READY)
 	$(BIN)/python $(PYTEST) -m slow
