@@ -170,7 +170,7 @@ def data(n, seed=0):
     return image, noise, rng.random(noise.shape) > 0.2
 
 
-@pytest.mark.parametrize("case", ["latents", "fixed, tied, PSF error, float64"])
+@pytest.mark.parametrize("case", ["latents", pytest.param("fixed, tied, PSF error, float64", marks=pytest.mark.slow)])
 def test_log_prob_is_that_of_a_fit(case, lens_folder):
     model = LENS_MODELS[case]()
     program = tf.saved_model.load(str(lens_folder(case))).signatures

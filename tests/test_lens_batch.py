@@ -64,7 +64,7 @@ def points(model: LensModel, n: int) -> tf.Tensor:
     return tf.constant(0.3 * np.random.default_rng(2).normal(size=(n, model.dim)))
 
 
-@pytest.mark.parametrize("kind", ["sersic", "latent", "correlated", "forgiving"])
+@pytest.mark.parametrize("kind", ["sersic", "latent", "forgiving", pytest.param("correlated", marks=pytest.mark.slow)])
 def test_log_posterior_and_gradient_are_those_of_each_lens(kind):
     both, taken = batch(kind)
     u = points(both.model, 6)
