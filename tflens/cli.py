@@ -197,8 +197,8 @@ def fit(
     start: Annotated[
         Start,
         typer.Option(
-            help="Where the search begins: broadly, or at a network's guesses, with which 16 --starts of 80 "
-            "--search-steps do.",
+            help="Where the search begins: broadly, or at a network's guesses, with which fewer --starts and "
+            "--search-steps may do.",
             rich_help_panel=_EFFORT,
         ),
     ] = Start.broad,

@@ -64,7 +64,7 @@ class FitSettings:
             "smc", sequential Monte Carlo, for several modes and the evidence; "vi-gaussian" and "vi-iaf", variational
             fits of a Gaussian and of a flow, approximate, with a diagnosis of how near they are.
         start: where the search begins: "broad", all over the prior, or "network", for three of four starts where a
-            network guesses from the image (`tflens.inference.starter`), which lets fewer and shorter ones do.
+            network guesses from the image (`tflens.inference.starter`), so that fewer and shorter ones may do.
 
     Raises:
         ParameterError: a value is not an integer within its bounds, or there is no such sampler or start.
