@@ -1,10 +1,13 @@
-"""The command line of SavedModels: `tflens export galaxies`, `tflens export lens`, `tflens serve`."""
+"""The command line of SavedModels: `tflens export galaxies`, `lens` and `fit`, and `tflens serve`."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from tflens.cli_choices import Source
 from tflens.errors import ParameterError
@@ -13,6 +16,7 @@ from tflens.terminal import reporting, say, two_numbers
 if TYPE_CHECKING:
     from tflens.grid import PixelGrid
     from tflens.model import LensModel
+    from tflens.observation import Observation
 
 export_app = typer.Typer(
     help="Write SavedModels that run without this package: in TensorFlow alone, in `tflens serve`, in TensorFlow "
@@ -63,39 +67,49 @@ def export_galaxies(
         print(write_saved_model(out, name, version, galaxy_signatures(galaxies), about, overwrite))
 
 
+_Like = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.fits",
+        help="An observation, as for `tflens fit`: grid and PSF are its own. Its data are not exported.",
+        show_default=False,
+    ),
+]
+_Shape = Annotated[
+    str | None, typer.Option(metavar="NY,NX", help="Pixels of an image, without --like.", show_default=False)
+]
+_PixelScale = Annotated[
+    float | None, typer.Option(help="Arcsec; with --like, if its header has none.", show_default=False)
+]
+_Source = Annotated[
+    Source, typer.Option(help="The lensed galaxy: drawn by the shipped neural network, or a Sersic profile.")
+]
+_Model = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.toml", help="A model of your own instead, as for `tflens fit --model`.", show_default=False
+    ),
+]
+_Supersampling = Annotated[int, typer.Option(min=1, help="Samples along each side of a pixel.")]
+_Name = Annotated[str, typer.Option(help="In the server's addresses.")]
+_Version = Annotated[int, typer.Option(min=1)]
+
+
 @export_app.command("lens")
 def export_lens(
     out: _Out,
-    like: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.fits",
-            help="An observation, as for `tflens fit`: grid and PSF are its own. Its data are not exported.",
-            show_default=False,
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None, typer.Option(metavar="NY,NX", help="Pixels of an image, without --like.", show_default=False)
-    ] = None,
-    pixel_scale: Annotated[
-        float | None, typer.Option(help="Arcsec; with --like, if its header has none.", show_default=False)
-    ] = None,
+    like: _Like = None,
+    shape: _Shape = None,
+    pixel_scale: _PixelScale = None,
     psf_fwhm: Annotated[
         float | None,
         typer.Option(help="Of a Gaussian PSF, arcsec, without --like; none if not given.", show_default=False),
     ] = None,
-    source: Annotated[
-        Source, typer.Option(help="The lensed galaxy: drawn by the shipped neural network, or a Sersic profile.")
-    ] = Source.neural,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.toml", help="A model of your own instead, as for `tflens fit --model`.", show_default=False
-        ),
-    ] = None,
-    supersampling: Annotated[int, typer.Option(min=1, help="Samples along each side of a pixel.")] = 2,
-    name: Annotated[str, typer.Option(help="In the server's addresses.")] = "lens",
-    version: Annotated[int, typer.Option(min=1)] = 1,
+    source: _Source = Source.neural,
+    model: _Model = None,
+    supersampling: _Supersampling = 2,
+    name: _Name = "lens",
+    version: _Version = 1,
     overwrite: _Overwrite = False,
     *,
     context: typer.Context,
@@ -104,29 +118,71 @@ def export_lens(
 
     Give the grid by --like, or by --shape and --pixel-scale. Prints the folder that was written.
     """
-    _check_grid(like, shape, pixel_scale, psf_fwhm)
-    if model is not None and context.get_parameter_source("source").name == "COMMANDLINE":
-        raise typer.BadParameter("give either --source or --model, whose file names the source", param_hint="--model")
+    _check_grid(like, shape, pixel_scale, {"--psf-fwhm": psf_fwhm})
+    _check_model(context, model)
     with reporting(tensorflow=True) as messages:
-        from tflens.grid import PixelGrid
         from tflens.inference.mocks import gaussian_psf
-        from tflens.observation import Observation
         from tflens.serving.export import write_saved_model
         from tflens.serving.lens import lens_signatures
 
-        observation = None
-        if like is not None:
-            observation = Observation.from_fits(like, pixel_scale=pixel_scale)
-            grid, psf = observation.grid, observation.psf
-            if observation.noise_correlation is not None:
-                say(messages, f"note: {like} has correlated noise, but `log_prob` takes noise for white")
+        grid, observation = _grid(messages, like, shape, pixel_scale, "`log_prob`")
+        if observation is not None:
+            psf = observation.psf
         else:
-            sizes = two_numbers("--shape", shape)
-            grid = PixelGrid(tuple(int(size) if size.is_integer() else size for size in sizes), pixel_scale)
             psf = None if psf_fwhm is None else gaussian_psf(psf_fwhm, pixel_scale)
         chosen = _lens_model(model, source, observation)
         signatures = lens_signatures(chosen, grid, psf, supersampling)
         print(write_saved_model(out, name, version, signatures, _about(chosen, grid, supersampling), overwrite))
+
+
+@export_app.command("fit")
+def export_fit(
+    out: _Out,
+    like: _Like = None,
+    shape: _Shape = None,
+    pixel_scale: _PixelScale = None,
+    psf_side: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pixels along each side of the PSFs of requests, odd, without --like.", show_default=False
+        ),
+    ] = None,
+    source: _Source = Source.neural,
+    model: _Model = None,
+    supersampling: _Supersampling = 2,
+    starts: Annotated[int, typer.Option(min=1, help="Points from which the best fit is sought.")] = 32,
+    survivors: Annotated[int, typer.Option(min=1, help="Starts that are polished.")] = 4,
+    chains: Annotated[int, typer.Option(min=2, help="Independent chains.")] = 8,
+    warmup: Annotated[int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.")] = 120,
+    draws: Annotated[int, typer.Option(min=20, help="Steps of each chain that are kept.")] = 200,
+    name: _Name = "fit",
+    version: _Version = 1,
+    overwrite: _Overwrite = False,
+    *,
+    context: typer.Context,
+) -> None:
+    """The whole fit of lenses on one grid: `fit`, and `fit_without_xla` for servers without XLA.
+
+    Takes image, noise, PSF, mask and seed; gives intervals of all parameters, images of the best model, its source, and
+    diagnostics. Give the grid by --like, or by --shape, --pixel-scale and --psf-side. Prints the folder that was
+    written.
+    """
+    _check_grid(like, shape, pixel_scale, {"--psf-side": psf_side})
+    if like is None and psf_side is None:
+        raise typer.BadParameter("give it, or --like", param_hint="--psf-side")
+    _check_model(context, model)
+    with reporting(tensorflow=True) as messages:
+        from tflens.inference.fit_program import Effort
+        from tflens.serving.export import write_saved_model
+        from tflens.serving.fit import fit_signatures
+
+        effort = Effort(starts=starts, survivors=survivors, chains=chains, warmup=warmup, draws=draws)
+        grid, observation = _grid(messages, like, shape, pixel_scale, "`fit`")
+        side = psf_side if observation is None else max(observation.psf.shape)
+        chosen = _lens_model(model, source, observation)
+        signatures = fit_signatures(chosen, grid, side, effort, supersampling)
+        about = _about(chosen, grid, supersampling) | {"psf_side": side, "effort": asdict(effort)}
+        print(write_saved_model(out, name, version, signatures, about, overwrite))
 
 
 SERVE_HELP = (
@@ -193,11 +249,34 @@ def serve(
             os._exit(0)
 
 
-def _check_grid(like: Path | None, shape: str | None, pixel_scale: float | None, psf_fwhm: float | None) -> None:
+def _check_grid(
+    like: Path | None, shape: str | None, pixel_scale: float | None, psf: Mapping[str, float | None]
+) -> None:
     if like is None and (shape is None or pixel_scale is None):
         raise typer.BadParameter("give --like, or --shape and --pixel-scale", param_hint="--like")
-    if like is not None and (shape is not None or psf_fwhm is not None):
-        raise typer.BadParameter("it has a grid and a PSF: no --shape and --psf-fwhm with it", param_hint="--like")
+    ((option, given),) = psf.items()
+    if like is not None and (shape is not None or given is not None):
+        raise typer.BadParameter(f"it has a grid and a PSF: no --shape and {option} with it", param_hint="--like")
+
+
+def _check_model(context: typer.Context, model: Path | None) -> None:
+    if model is not None and context.get_parameter_source("source").name == "COMMANDLINE":
+        raise typer.BadParameter("give either --source or --model, whose file names the source", param_hint="--model")
+
+
+def _grid(
+    messages: Console, like: Path | None, shape: str | None, pixel_scale: float | None, signature: str
+) -> "tuple[PixelGrid, Observation | None]":
+    from tflens.grid import PixelGrid
+    from tflens.observation import Observation
+
+    if like is None:
+        sizes = two_numbers("--shape", shape)
+        return PixelGrid(tuple(int(size) if size.is_integer() else size for size in sizes), pixel_scale), None
+    observation = Observation.from_fits(like, pixel_scale=pixel_scale)
+    if observation.noise_correlation is not None:
+        say(messages, f"note: {like} has correlated noise, but {signature} takes noise for white")
+    return observation.grid, observation
 
 
 def _lens_model(file: Path | None, source: Source, observation: object | None) -> "LensModel":

@@ -374,6 +374,7 @@ class LensTarget(Density):
         supersampling: samples along each side of a pixel, at the nodes of a Gauss-Legendre rule.
         refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refined` makes one.
         modes: how many patterns in the image can be taken for uncertain, see `forgive`.
+        xla: whether XLA compiles the physics; False for programs that are to run where there is none.
 
     Raises:
         ParameterError: a source takes an image and has none of its own.
@@ -395,6 +396,7 @@ class LensTarget(Density):
         supersampling: int = 1,
         refine: np.ndarray | None = None,
         modes: int = 0,
+        xla: bool = True,
     ) -> None:
         for number in model.of_images:
             if not model.latent_dims[number]:
@@ -424,14 +426,15 @@ class LensTarget(Density):
         self.seen = Seen(*(tf.Variable(tf.zeros(*of), trainable=False) for of in zip(shapes, types, strict=True)))
         self._take(observation)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
-        self._compiled_design = tf.function(self._physical_design, jit_compile=True, autograph=False)
-        self._compiled_tangents = tf.function(self._physical_tangents, jit_compile=True, autograph=False)
-        self._compiled_source_tangents = tf.function(self._source_tangents, jit_compile=True, autograph=False)
-        self._compiled_likelihood = tf.function(self._physical_likelihood, jit_compile=True, autograph=False)
-        self._compiled_posterior = tf.function(self._physical_posterior, jit_compile=True, autograph=False)
+        compiled = partial(tf.function, jit_compile=xla or None, autograph=False)
+        self._compiled_design = compiled(self._physical_design)
+        self._compiled_tangents = compiled(self._physical_tangents)
+        self._compiled_source_tangents = compiled(self._source_tangents)
+        self._compiled_likelihood = compiled(self._physical_likelihood)
+        self._compiled_posterior = compiled(self._physical_posterior)
         self._value_and_gradient = Direct(self._tempered, jit_compile=False)
         # One lens has nothing to share among cores: a single program, if there is no network outside of it.
-        self._alone = self._value_and_gradient if model.latent_dim else Direct(self._tempered)
+        self._alone = self._value_and_gradient if model.latent_dim else Direct(self._tempered, jit_compile=xla)
 
     def observe(self, observation: Observation) -> None:
         """Exchanges the data for those of another lens; nothing is compiled again.

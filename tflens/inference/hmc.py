@@ -9,19 +9,20 @@ import tensorflow as tf
 from scipy import linalg
 
 from tflens._tfp import mcmc
+from tflens.inference.metric import metric_of, whitening
 from tflens.inference.progress import Progress, silent
 
 # Stan's convention: an energy error this large means that the trajectory left the region the integrator can follow.
 DIVERGENCE = 1000.0
 
-_CHUNK = 5  # transitions between two looks of the host
-_QUARTER = np.pi / 2  # of the period of a unit Gaussian: a trajectory of this length forgets where it began
-_FIRST_LEAPFROG, _MAX_LEAPFROG = 48, 64
-_FIRST_STEP = 0.3
-_STABLE = 1.0  # first step of a window, in units of the narrowest width; leapfrog is unstable beyond 2
-_START = 0.3
+CHUNK = 5  # transitions between two looks of the host
+QUARTER = np.pi / 2  # of the period of a unit Gaussian: a trajectory of this length forgets where it began
+FIRST_LEAPFROG, MAX_LEAPFROG = 48, 64
+FIRST_STEP = 0.3
+STABLE = 1.0  # first step of a window, in units of the narrowest width; leapfrog is unstable beyond 2
+START = 0.3
 # How far each window's metric goes from the mean curvature to the inverse of the chains' covariance.
-_TOWARDS_COVARIANCE = (0.5, 0.75, 1.0)
+TOWARDS_COVARIANCE = (0.5, 0.75, 1.0)
 
 
 class Chains(NamedTuple):
@@ -86,7 +87,7 @@ class Sampler:
         log_prob: Callable[[tf.Tensor], tf.Tensor],
         dim: int,
         dtype: Any = "float32",
-        transitions: int = _CHUNK,
+        transitions: int = CHUNK,
         lenses: int = 1,
     ) -> None:
         self.log_prob = log_prob
@@ -115,7 +116,7 @@ class Sampler:
             rng: of the sampler.
         """
         wanted = trajectory / step_size
-        leapfrog_steps = int(np.clip(round(wanted.max() * rng.uniform(0.7, 1.3)), 1, _MAX_LEAPFROG))
+        leapfrog_steps = int(np.clip(round(wanted.max() * rng.uniform(0.7, 1.3)), 1, MAX_LEAPFROG))
         points, u, density, log_accept = self.transit(
             w, self._of_chains(step_size * wanted / wanted.max(), w), tf.constant(leapfrog_steps), draw_seed(rng)
         )
@@ -180,7 +181,7 @@ def sample(
 
     Args:
         sampler: of the density, with its compiled program.
-        center: `[dim]`, the optimum. Chains start from draws around it, of `_START` times the width that its
+        center: `[dim]`, the optimum. Chains start from draws around it, of `START` times the width that its
             curvature tells: where a posterior is far from Gaussian, full draws would land where it has no mass.
         curvature: positive definite matrices `[n, dim, dim]` at points `[n, dim]`: the Gauss-Newton (Fisher) matrix.
         seed: of the sampler; the same seed gives the same chains.
@@ -226,13 +227,13 @@ def sample_each(
     (lenses, dim), dtype = centers.shape, centers.dtype
     rng = np.random.default_rng([seed, 1])
     for lens, center in enumerate(centers):
-        sampler.whiten(center, whitening(curvature(lens, center[None])[0]), lens)
-    w = tf.constant(_START * rng.standard_normal((lenses * chains, dim)), dtype)
-    step_size = np.full(lenses, _FIRST_STEP)
-    trajectory = np.full(lenses, _FIRST_STEP * _FIRST_LEAPFROG)
-    windows = _windows(warmup)
+        sampler.whiten(center, whitening(curvature(lens, center[None])[0]).numpy(), lens)
+    w = tf.constant(START * rng.standard_normal((lenses * chains, dim)), dtype)
+    step_size = np.full(lenses, FIRST_STEP)
+    trajectory = np.full(lenses, FIRST_STEP * FIRST_LEAPFROG)
+    windows = windows_of(warmup)
     done = gradients = 0
-    for chunks, towards_covariance in zip(windows, (*_TOWARDS_COVARIANCE, None), strict=True):
+    for chunks, towards_covariance in zip(windows, (*TOWARDS_COVARIANCE, None), strict=True):
         visited = []
         for chunk in range(chunks):
             piece = sampler.move(w, step_size, trajectory, rng)
@@ -251,14 +252,15 @@ def sample_each(
         moved = []
         for lens, its in enumerate(np.split(settled, lenses, axis=1)):
             places = its[[len(its) // 2, -1]].reshape(-1, dim)
-            metric = _metric(its, curvature(lens, places.astype(dtype)).astype(np.float64), towards_covariance)
-            sampler.whiten(its.mean((0, 1)), metric.whitening, lens)
+            curvatures = curvature(lens, places.astype(dtype)).astype(np.float64)
+            metric = metric_of(its.reshape(-1, dim), curvatures, towards_covariance)
+            sampler.whiten(its.mean((0, 1)), metric.whitening.numpy(), lens)
             moved.append(sampler.to_w(its[-1], lens))
-            step_size[lens], trajectory[lens] = _STABLE * metric.narrowest, _QUARTER * metric.widest
+            step_size[lens], trajectory[lens] = STABLE * float(metric.narrowest), QUARTER * float(metric.widest)
         w = tf.constant(np.concatenate(moved))
 
     pieces = []
-    chunks = max(1, int(np.ceil(draws / _CHUNK)))
+    chunks = max(1, int(np.ceil(draws / CHUNK)))
     for i in range(chunks):
         piece = sampler.move(w, step_size, trajectory, rng)
         w, gradients = piece.w, gradients + piece.gradients
@@ -284,52 +286,8 @@ def draw_seed(rng: np.random.Generator) -> tf.Tensor:
     return tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
 
 
-class _Metric(NamedTuple):
-    """Coordinates, u = mean + whitening w, and how wide the posterior is in them."""
-
-    whitening: np.ndarray
-    narrowest: float
-    widest: float
-
-
-def _metric(u: np.ndarray, curvatures: np.ndarray, towards_covariance: float) -> _Metric:
-    """From draws `[draws, chains, dim]` and curvatures `[n, dim, dim]` at some of them."""
-    covariance = _covariance(u, curvatures.mean(0))
-    metric = _between(curvatures.mean(0), np.linalg.inv(covariance), towards_covariance)
-    stiffness = np.mean([_largest(each, metric) for each in curvatures])
-    widest = np.sqrt(_largest(covariance, np.linalg.inv(metric)))
-    return _Metric(whitening(metric), float(1 / np.sqrt(stiffness)), float(widest))
-
-
-def _windows(warmup: int) -> list[int]:
+def windows_of(warmup: int) -> list[int]:
     """Lengths of the warm-up's four windows, in chunks; the last one only finds the step size."""
-    chunks = max(4, warmup // _CHUNK)
+    chunks = max(4, warmup // CHUNK)
     ends = np.maximum(np.round(np.array([0.2, 0.5, 0.8, 1.0]) * chunks).astype(int), np.arange(1, 5))
     return [int(length) for length in np.diff(ends, prepend=0)]
-
-
-def _covariance(u: np.ndarray, curvature: np.ndarray) -> np.ndarray:
-    """Covariance of draws `[draws, chains, dim]`, drawn to the inverse of a curvature where they are few."""
-    draws = u.reshape(-1, u.shape[-1])
-    independent, beforehand = len(draws) / 3, u.shape[-1] / 2
-    shrunk = independent * np.cov(draws.T) + beforehand * np.linalg.inv(curvature)
-    return shrunk / (independent + beforehand)
-
-
-def _between(first: np.ndarray, last: np.ndarray, fraction: float) -> np.ndarray:
-    """The geodesic from one positive definite matrix to another, affine invariant (Bhatia 2007, eq. 6.11)."""
-    root = np.linalg.cholesky(first)
-    inverse = np.linalg.inv(root)
-    values, vectors = np.linalg.eigh(inverse @ last @ inverse.T)
-    spread = root @ vectors
-    return (spread * values**fraction) @ spread.T
-
-
-def _largest(matrix: np.ndarray, metric: np.ndarray) -> float:
-    """The largest eigenvalue of `matrix` in units of a metric."""
-    return float(linalg.eigvalsh(matrix, metric)[-1])
-
-
-def whitening(metric: np.ndarray) -> np.ndarray:
-    """The lower Cholesky factor of the inverse of a metric `[dim, dim]`."""
-    return np.linalg.cholesky(np.linalg.inv(np.asarray(metric, np.float64)))

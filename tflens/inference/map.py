@@ -1,7 +1,7 @@
 """Maximum a posteriori by many starts: the first half of every fit."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -77,15 +77,11 @@ def search_each(
     target: Density, starts: np.ndarray, steps: int, survivors: int, progress: Progress = silent
 ) -> list[Optimum]:
     """What `search` does for each of a target's lenses, from starts `[lenses * n, dim]`."""
-    chunk = max(1, steps // 12)
     state = start_adam(tf.constant(starts))
     climb = target.program(_climb)
-    for first in range(0, steps, chunk):
-        fraction = first / steps
-        rates = tf.fill([chunk], tf.constant(0.06 * (1 - 0.8 * fraction), starts.dtype))
-        cooling = tf.constant(30.0 ** -max(0.0, 1 - 2 * fraction), starts.dtype)
+    for done, rates, cooling in _stages(steps, starts.dtype):
         state, value = climb(state, rates, cooling)
-        progress("search", min(1.0, (first + chunk) / steps), state.u.numpy()[_best_first(value.numpy())])
+        progress("search", min(1.0, done / steps), state.u.numpy()[_best_first(value.numpy())])
     return [
         _sorted(u, value, int(bad.sum()), survivors)
         for u, value, bad in zip(
@@ -131,6 +127,27 @@ def polish_each(target: Density, optima: Sequence[Optimum], steps: int, progress
 def _sorted(u: np.ndarray, log_prob: np.ndarray, bad_gradients: int, most: int | None = None) -> Optimum:
     order = _best_first(log_prob)[:most]
     return Optimum(u[order], log_prob[order], bad_gradients)
+
+
+def climb_in_stages(target: Density, state: AdamState, steps: int) -> tuple[AdamState, tf.Tensor]:
+    """All of a search's steps within one program: the state after them and the log posteriors `[starts]` there."""
+    stages = [stage[1:] for stage in _stages(steps, state.u.dtype.as_numpy_dtype)]
+    rates, cooling = (tf.stack(each) for each in zip(*stages, strict=True))
+
+    def stage(i: tf.Tensor, state: AdamState, _: tf.Tensor) -> tuple[tf.Tensor, AdamState, tf.Tensor]:
+        return i + 1, *_climb(target, state, rates[i], cooling[i])
+
+    nothing = tf.zeros(tf.shape(state.u)[:1], state.u.dtype)
+    return tf.while_loop(lambda i, *_: i < len(stages), stage, (tf.constant(0), state, nothing))[1:]
+
+
+def _stages(steps: int, dtype: Any) -> Iterator[tuple[int, tf.Tensor, tf.Tensor]]:
+    """Of a search: steps done after each stage, its learning rates, and the power of the likelihood in it."""
+    chunk = max(1, steps // 12)
+    for first in range(0, steps, chunk):
+        fraction = first / steps
+        rates = tf.fill([chunk], tf.constant(0.06 * (1 - 0.8 * fraction), dtype))
+        yield first + chunk, rates, tf.constant(30.0 ** -max(0.0, 1 - 2 * fraction), dtype)
 
 
 def _climb(target: Density, state: AdamState, rates: tf.Tensor, cooling: tf.Tensor) -> tuple[AdamState, tf.Tensor]:

@@ -15,6 +15,7 @@ from scipy import special
 
 from tflens.errors import ParameterError
 from tflens.inference import hmc
+from tflens.inference.metric import whitening
 from tflens.inference.progress import Progress, silent
 
 # Below this, particles do not get around at their temperature, and stay where resampling has put them.
@@ -240,7 +241,7 @@ def broadened(mean: np.ndarray, curvature: np.ndarray, power: float = 0.1) -> Re
     """
     identity = np.eye(mean.shape[-1])
     softened = identity + power * (np.asarray(curvature, np.float64) - identity)
-    return Reference(np.asarray(mean, np.float64), np.stack([hmc.whitening(each) for each in softened]))
+    return Reference(np.asarray(mean, np.float64), np.stack([whitening(each).numpy() for each in softened]))
 
 
 def around_optima(

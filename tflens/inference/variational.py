@@ -22,7 +22,8 @@ with warnings.catch_warnings():
     import arviz as az
 
 from tflens.galaxies.flow import InverseAutoregressiveFlow
-from tflens.inference.hmc import draw_seed, whitening
+from tflens.inference.hmc import draw_seed
+from tflens.inference.metric import whitening
 from tflens.inference.progress import Progress, silent
 
 # Above this, importance weights have too heavy a tail for their means to be of use (Vehtari et al. 2024, section 3).
@@ -119,7 +120,7 @@ def fit(
             done += len(rates)
             progress("warm-up", done / total, points.numpy())
 
-    stage.begin(center, whitening(curvature), rng)
+    stage.begin(center, whitening(curvature).numpy(), rng)
     climb(stage, steps)
     if variational.flow is not None:
         mean, factor = stage.surrogate.affine()

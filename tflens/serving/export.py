@@ -28,7 +28,8 @@ def write_saved_model(
     """Writes `base/name/version/` as TensorFlow Serving wants it.
 
     Beside the SavedModel it holds `signatures.json` and `README.md`, which say what every signature takes and gives, in
-    which units, and `assets.extra/tf_serving_warmup_requests`. A server that watches the folder never sees half of it.
+    which units, and `assets.extra/tf_serving_warmup_requests` if a signature has an example. A server that watches the
+    folder never sees half of it.
 
     Args:
         base: folder of models; made if missing.
@@ -81,8 +82,10 @@ def _write(folder: Path, name: str, signatures: Sequence[Signature], about: Mapp
     tf.saved_model.save(
         program, str(folder), signatures=traced, options=tf.saved_model.SaveOptions(save_debug_info=False)
     )
-    (folder / WARM_UP).parent.mkdir()
-    write_warm_up(folder / WARM_UP, name, [(each.name, each.example) for each in signatures])
+    requests = [(each.name, each.example) for each in signatures if each.example is not None]
+    if requests:
+        (folder / WARM_UP).parent.mkdir()
+        write_warm_up(folder / WARM_UP, name, requests)
     described = {
         "name": name,
         **about,

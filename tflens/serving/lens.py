@@ -16,7 +16,7 @@ from tflens.linear import marginalize
 from tflens.model import LensModel
 from tflens.serving.signature import Argument, Signature, Tensors, identifier
 
-_SMALLEST_PRIOR_SCALE = 10.0  # as in LensTarget, which a test compares
+SMALLEST_PRIOR_SCALE = 10.0  # as in LensTarget, which a test compares
 
 
 def lens_signatures(
@@ -87,7 +87,7 @@ def _simulate(model: LensModel, layer: LensLayer) -> Signature:
         lensed = tf.gather(images, tf.constant(model.source_amplitudes, tf.int32), axis=1)
         return {"image": tf.reduce_sum(images, 1), "lensed_source": tf.reduce_sum(lensed, 1)}
 
-    inputs = (*_parameter_arguments(model), *latents, *_amplitude_arguments(model))
+    inputs = (*parameter_arguments(model), *latents, *amplitude_arguments(model))
     example = {each.name: np.ones((1, *each.shape[1:]), each.dtype) for each in inputs}
     example |= {name: value.numpy() for name, value in _by_name(model, _middle(model)).items()}
     return Signature(
@@ -110,7 +110,7 @@ def _parameters(model: LensModel, layer: LensLayer) -> Signature:
         "but for the amplitudes, which `log_prob` gives.",
         lambda given: _by_name(model, given["u"]),
         inputs=(_base(model),),
-        outputs=(*_parameter_arguments(model), *_latents_argument(model)),
+        outputs=(*parameter_arguments(model), *_latents_argument(model)),
         example={"u": _middle(model).numpy()},
     )
 
@@ -148,7 +148,7 @@ def _log_prob(model: LensModel, layer: LensLayer) -> Signature:
                 model.dtype,
             ),
             Argument("gradient", (None, model.dim), "of log_prob by u", "nats", model.dtype),
-            *_amplitude_arguments(model, "the best for this u"),
+            *amplitude_arguments(model, "the best for this u"),
         ),
         example={
             "u": _middle(model).numpy(),
@@ -179,7 +179,7 @@ def _log_posterior(
     images = unit_images(model, layer, model.physical(u), model.source_images(u), batch)
     design = tf.reshape(images, [-1, len(model.positive), pixels]) * weight[:, None]
     norm = tf.sqrt(tf.reduce_sum(tf.cast(data, tf.float64) ** 2, -1))
-    scale = tf.maximum(tf.constant(_SMALLEST_PRIOR_SCALE, tf.float64), norm)
+    scale = tf.maximum(tf.constant(SMALLEST_PRIOR_SCALE, tf.float64), norm)
     solution = marginalize(design, data, scale, model.positive)
     return solution.log_likelihood - 0.5 * tf.reduce_sum(u**2, -1), solution.mean
 
@@ -195,7 +195,7 @@ def _middle(model: LensModel) -> tf.Tensor:
     return tf.zeros([1, model.dim], model.dtype)
 
 
-def _parameter_arguments(model: LensModel) -> tuple[Argument, ...]:
+def parameter_arguments(model: LensModel) -> tuple[Argument, ...]:
     return tuple(
         Argument(identifier(name), (None,), entry.parameter.description, entry.parameter.unit, model.dtype)
         for entry in model.entries
@@ -203,7 +203,7 @@ def _parameter_arguments(model: LensModel) -> tuple[Argument, ...]:
     )
 
 
-def _amplitude_arguments(model: LensModel, which: str = "") -> tuple[Argument, ...]:
+def amplitude_arguments(model: LensModel, which: str = "") -> tuple[Argument, ...]:
     lights = [*model.lens_light, *model.sources]
     found = []
     for number, name in enumerate(model.amplitude_names):

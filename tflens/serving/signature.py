@@ -53,9 +53,10 @@ class Signature:
     Args:
         name: of the signature.
         meaning: a sentence or two for people.
-        function: of tensors by name, to tensors by name; it must not be compiled by XLA, which a server may not have.
+        function: of tensors by name, to tensors by name. Where XLA compiles it, `meaning` must say so: a server may
+            have none.
         inputs, outputs: all there are.
-        example: an input, with which a server warms up.
+        example: an input, with which a server warms up; None if that would take too long.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Signature:
     function: Callable[[Tensors], Tensors] = field(repr=False)
     inputs: tuple[Argument, ...]
     outputs: tuple[Argument, ...]
-    example: Mapping[str, np.ndarray] = field(repr=False)
+    example: Mapping[str, np.ndarray] | None = field(default=None, repr=False)
 
     def traced(self) -> Callable[..., Tensors]:
         """The `tf.function` of the tensors in the order of `inputs`, its outputs as declared.
