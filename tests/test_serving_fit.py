@@ -101,31 +101,33 @@ def test_efforts_that_are_refused(wrong):
         Effort(**wrong)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    effort = Effort(starts=16, search_steps=120, survivors=3, polish_steps=16, draws=150)
+    signatures = fit_signatures(lens_model(), GRID, SIDE, effort, supersampling=1)
+    return write_saved_model(tmp_path_factory.mktemp("models"), "fit", 1, signatures, {"title": "A test"})
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    image, noise, mask = observed()
+    psf, seed = PSF.astype(np.float32), np.array(3, np.int32)
+    given = {"image": image.astype(np.float32), "noise": noise.astype(np.float32), "psf": psf, "mask": mask}
+    return {name: tf.constant(value[None]) for name, value in (given | {"seed": seed}).items()}
+
+
+@pytest.fixture(scope="module")
+def program(folder):
+    return tf.saved_model.load(str(folder))  # its weights live as long as it does
+
+
+@pytest.fixture(scope="module")
+def found(program, inputs):
+    return {name: value.numpy()[0] for name, value in program.signatures["fit"](**inputs).items()}
+
+
 @pytest.mark.slow
 class TestSavedModel:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory):
-        effort = Effort(starts=16, search_steps=120, survivors=3, polish_steps=16, draws=150)
-        signatures = fit_signatures(lens_model(), GRID, SIDE, effort, supersampling=1)
-        return write_saved_model(tmp_path_factory.mktemp("models"), "fit", 1, signatures, {"title": "A test"})
-
-    @pytest.fixture(scope="class")
-    def inputs(self):
-        image, noise, mask = observed()
-        psf, seed = PSF.astype(np.float32), np.array(3, np.int32)
-        given = {"image": image.astype(np.float32), "noise": noise.astype(np.float32), "psf": psf, "mask": mask}
-        return {name: tf.constant(value[None]) for name, value in (given | {"seed": seed}).items()}
-
-    @pytest.fixture(scope="class")
-    def program(self, folder):
-        loaded = tf.saved_model.load(str(folder))
-        yield loaded.signatures
-        del loaded
-
-    @pytest.fixture(scope="class")
-    def found(self, program, inputs):
-        return {name: value.numpy()[0] for name, value in program["fit"](**inputs).items()}
-
     def test_finds_the_truth(self, found):
         for name, truth in (tiny_lens.TRUTH | tiny_lens.SERSIC_SOURCE).items():
             low, middle, high = found[name.replace(".", "_")]
@@ -159,12 +161,12 @@ class TestSavedModel:
             assert 0.7 < (high - low) / np.subtract(*np.quantile(draws, [0.84, 0.16])) < 1.4, name
 
     def test_a_seed_repeats_it(self, program, inputs, found):
-        again = program["fit"](**inputs)
+        again = program.signatures["fit"](**inputs)
         np.testing.assert_array_equal(again["draws"][0], found["draws"])
-        other = program["fit"](**inputs | {"seed": tf.constant([4])})
+        other = program.signatures["fit"](**inputs | {"seed": tf.constant([4])})
         assert not np.array_equal(other["draws"][0], found["draws"])
 
-    def test_without_xla(self, folder, inputs):
+    def test_without_xla(self, folder):
         least = fit_signatures(lens_model(), GRID, SIDE, LEAST, supersampling=1)
         path = write_saved_model(folder.parents[1], "least", 1, least, {})
         one, other = (tf.saved_model.load(str(path)).signatures[each.name] for each in least)

@@ -15,13 +15,9 @@ from tflens.density import Density
 from tflens.errors import ParameterError
 from tflens.inference import hmc
 from tflens.inference.map import climb_in_stages
-from tflens.inference.metric import metric_of, whitening
-from tflens.inference.optimize import (
-    gauss_newton,
-    levenberg_marquardt_step,
-    start_adam,
-    start_levenberg_marquardt,
-)
+from tflens.inference.metric import metric_of
+from tflens.inference.optimize import levenberg_marquardt_step, start_adam, start_levenberg_marquardt
+from tflens.inference.straight import bend_of, curvature
 
 _SCREENED = 8  # points of the prior that are looked at for each start
 _SPREAD = 0.7  # of these, in standard deviations of the prior
@@ -107,7 +103,8 @@ def fit_program(target: Density, seed: tf.Tensor, effort: Effort) -> Fitted:
 
 
 class _Chain(NamedTuple):
-    """The state of the sampler between two chunks; `visited` has what came out so far, `[chunks, n, chains, dim]`."""
+    """The state of the sampler between two chunks; `visited` has what came out so far, in straight
+    coordinates v (`tflens.inference.straight`), `[chunks, n, chains, dim]`."""
 
     w: tf.Tensor
     origin: tf.Tensor
@@ -126,7 +123,9 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
     warm, total = int(ends[-1]), int(ends[-1]) + -(-effort.draws // hmc.CHUNK)
     begins = tf.constant([0, *ends], tf.int32)
 
-    def to_u(w: tf.Tensor, state: _Chain) -> tf.Tensor:
+    bend = bend_of(target, center)
+
+    def to_v(w: tf.Tensor, state: _Chain) -> tf.Tensor:
         return state.origin + tf.linalg.matvec(state.factor, w)
 
     def move(i: tf.Tensor, state: _Chain) -> tuple[tf.Tensor, _Chain]:
@@ -138,7 +137,7 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
             hmc.CHUNK,
             state.w,
             kernel=mcmc.HamiltonianMonteCarlo(
-                lambda w: target.log_prob(to_u(w, state)),
+                lambda w: target.log_prob(bend.to_u(to_v(w, state))),
                 state.step_size,
                 tf.clip_by_value(leapfrog_steps, 1, hmc.MAX_LEAPFROG),
             ),
@@ -153,7 +152,7 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
         state = state._replace(
             w=points[-1],
             step_size=tf.where(sampling, state.step_size, state.step_size * rate),
-            visited=tf.tensor_scatter_nd_update(state.visited, [[i]], to_u(points, state)[None]),
+            visited=tf.tensor_scatter_nd_update(state.visited, [[i]], to_v(points, state)[None]),
             acceptance=state.acceptance + tf.where(sampling, accepted, 0) / (total - warm),
             divergences=state.divergences + tf.where(sampling, diverging, 0),
         )
@@ -166,7 +165,7 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
         settled = tf.reshape(state.visited[begin:end], [-1, effort.chains, dim])
         last = settled[-1]
         places = tf.concat([settled[tf.shape(settled)[0] // 2], last], 0)
-        curvatures = tf.map_fn(lambda u: gauss_newton(target, u).curvature, places)
+        curvatures = tf.map_fn(lambda v: curvature(target, bend, v), places)
         draws = tf.cast(tf.reshape(settled, [-1, dim]), tf.float64)
         towards = tf.gather(tf.constant(hmc.TOWARDS_COVARIANCE, tf.float64), window)
         metric = metric_of(draws, tf.cast(curvatures, tf.float64), towards)
@@ -187,8 +186,8 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
             tf.constant(0),
             _Chain(
                 w=hmc.START * tf.random.stateless_normal([effort.chains, dim], [seed, 1], dtype=dtype),
-                origin=center,
-                factor=tf.cast(whitening(gauss_newton(target, center).curvature), dtype),
+                origin=tf.zeros_like(center),
+                factor=tf.eye(dim, dtype=dtype),
                 step_size=tf.constant(hmc.FIRST_STEP, dtype),
                 trajectory=tf.constant(hmc.FIRST_STEP * hmc.FIRST_LEAPFROG, dtype),
                 visited=tf.zeros([total, hmc.CHUNK, effort.chains, dim], dtype),
@@ -199,7 +198,7 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
     )
     draws = tf.reshape(state.visited[warm:], [-1, effort.chains, dim])[: effort.draws]
     return {
-        "draws": tf.transpose(draws, [1, 0, 2]),
+        "draws": bend.to_u(tf.transpose(draws, [1, 0, 2])),
         "acceptance": state.acceptance,
         "divergences": state.divergences,
     }

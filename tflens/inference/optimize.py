@@ -157,6 +157,22 @@ def linearized(target: LensTarget, u: tf.Tensor) -> Linearized:
 
 
 @singledispatch
+def jacobian(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
+    """Derivatives `[dim, residuals]` of all residuals but the prior's at one point u `[dim]`."""
+    found = linearized(target, u)
+    return tf.concat([found.image[1], found.positivity[1]], 1)
+
+
+@jacobian.register
+def _(target: BandsTarget, u: tf.Tensor) -> tf.Tensor:
+    of_bands = [
+        target.spread(band, tf.transpose(jacobian(each, target.model.of_band(band, u))))
+        for band, each in target.targets.items()
+    ]
+    return tf.transpose(tf.concat(of_bands, 0))
+
+
+@singledispatch
 def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
     """The Gauss-Newton system at one point u `[dim]`, of a `LensTarget` or a `BandsTarget`."""
     found = linearized(target, u)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from tflens.inference.initial import (
 from tflens.inference.map import Optimum, draw_starts, polish, polish_each, search, search_each
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
-from tflens.inference.samplers import SAMPLERS, Sampler, curvatures_of
+from tflens.inference.samplers import SAMPLERS, MarkovChains, Sampler
 from tflens.inference.starter import Starter
 from tflens.lens_batch import LensBatch
 from tflens.light import LightProfile
@@ -328,16 +327,7 @@ class Fitter:
         optima = polish_each(batch, optima, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
-        each_chains = hmc.sample_each(
-            shared.sampler_of(batch),
-            np.stack([optimum.u[0] for optimum in optima]),
-            partial(curvatures_of, batch),
-            chains=settings.chains,
-            warmup=settings.warmup,
-            draws=settings.draws,
-            seed=settings.seed,
-            progress=progress,
-        )
+        each_chains = shared.sampler_of(batch).draw_each(optima, settings, progress)
         clock.lap("sample")
         fits = []
         for lens, (observation, look, optimum, chains) in enumerate(
@@ -433,7 +423,7 @@ class _Compiled:
         self._fine: LensTarget | None = None
         self._modes = MODES if applies_to(coarse.model) else 0
         self._batches: dict[tuple[int, int], LensBatch] = {}
-        self._samplers: dict[int, hmc.Sampler] = {}
+        self._samplers: dict[int, MarkovChains] = {}
 
     def finer(self, u: np.ndarray, supersampling: int) -> LensTarget:
         """A target sampled finely enough for models near `u`: the last one if it is, or one that suits both.
@@ -477,12 +467,10 @@ class _Compiled:
             batch.take(lens)
         return batch
 
-    def sampler_of(self, batch: LensBatch) -> hmc.Sampler:
+    def sampler_of(self, batch: LensBatch) -> MarkovChains:
         """The sampler of a batch, made once."""
         if id(batch) not in self._samplers:
-            self._samplers = {
-                id(batch): hmc.Sampler(batch.log_prob, batch.model.dim, batch.model.dtype, lenses=batch.lenses)
-            }
+            self._samplers = {id(batch): MarkovChains(batch, hmc.Sampler, "hmc")}
         return self._samplers[id(batch)]
 
 

@@ -3,18 +3,19 @@
 Each is a class made with a target, whose instances keep what they compile for the next lens of that target.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from tflens.density import Density
 from tflens.inference import hmc, nuts, smc, variational
 from tflens.inference.map import Optimum
 from tflens.inference.optimize import gauss_newton
 from tflens.inference.progress import Progress
-from tflens.lens_batch import LensBatch
+from tflens.inference.straight import Straight
 from tflens.model import LensTarget
 
 _MODES = 8  # optima that sequential Monte Carlo can start from
@@ -45,24 +46,37 @@ class Sampler(Protocol):
 
 
 class MarkovChains:
-    """Hamiltonian Monte Carlo, or the No-U-Turn Sampler, from the best optimum."""
+    """Hamiltonian Monte Carlo, or the No-U-Turn Sampler, from the best optimum, in straight coordinates.
 
-    def __init__(self, target: LensTarget, make: Callable[..., hmc.Sampler], name: str) -> None:
-        self._target, self._name = target, name
-        self._sampler = make(target.log_prob, target.model.dim, target.model.dtype)
+    Several lenses, if the density is of several, are sampled side by side (`tflens.inference.hmc.sample_each`).
+    """
+
+    def __init__(self, density: Density, make: Callable[..., hmc.Sampler], name: str) -> None:
+        self._straight, self._name = Straight(density), name
+        kind = {} if density.lenses == 1 else {"lenses": density.lenses}
+        self._sampler = make(self._straight.log_prob, density.model.dim, density.model.dtype, **kind)
 
     def draw(self, optimum: Optimum, effort: Effort, progress: Progress) -> hmc.Chains:
-        chains = hmc.sample(
+        return self.draw_each([optimum], effort, progress)[0]
+
+    def draw_each(self, optima: Sequence[Optimum], effort: Effort, progress: Progress) -> list[hmc.Chains]:
+        """Of each lens."""
+        for lens, optimum in enumerate(optima):
+            self._straight.straighten(lens, optimum.u[0])
+        found = hmc.sample_each(
             self._sampler,
-            optimum.u[0],
-            partial(_curvatures, self._target),
+            np.stack([np.zeros_like(optimum.u[0]) for optimum in optima]),
+            self._straight.curvatures,
             chains=effort.chains,
             warmup=effort.warmup,
             draws=effort.draws,
             seed=effort.seed,
-            progress=progress,
+            progress=self._straight.progress(progress),
         )
-        return chains._replace(figures={"sampler": self._name})
+        return [
+            chains._replace(u=self._straight.draws_to_u(lens, chains.u), figures={"sampler": self._name})
+            for lens, chains in enumerate(found)
+        ]
 
 
 class SequentialMonteCarlo:
@@ -167,13 +181,3 @@ def _curvatures(target: LensTarget, points: np.ndarray) -> np.ndarray:
 
 def _curvature(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
     return gauss_newton(target, u).curvature
-
-
-def curvatures_of(batch: LensBatch, lens: int, points: np.ndarray) -> np.ndarray:
-    """Gauss-Newton matrices `[n, dim, dim]` at points `[n, dim]` of one lens of a batch."""
-    one = batch.program(_curvature_of)
-    return np.stack([one(tf.constant(lens), tf.constant(u)).numpy() for u in points])
-
-
-def _curvature_of(batch: LensBatch, lens: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-    return gauss_newton(batch.of(lens), u).curvature
