@@ -4,6 +4,7 @@ Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 the
 2 the command was misused, 130 interrupted.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +24,8 @@ from tflens.cli_many import fit_many
 from tflens.cli_report import report
 from tflens.cli_serving import SERVE_HELP, export_app, serve
 from tflens.cli_simulate import simulate
-from tflens.terminal import print_findings, reporting
+from tflens.cli_train import train_app
+from tflens.terminal import Json, print_findings, print_json, reporting, results_console, say
 
 if TYPE_CHECKING:
     from tflens.config import RunConfig
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_app, name="data")
+app.add_typer(train_app, name="train")
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(export_app, name="export")
 app.command()(calibrate)
@@ -218,6 +221,9 @@ def fit(
         bool,
         typer.Option("--overwrite", help="Replace the results of an earlier fit in OUT.", rich_help_panel=_OUTPUT),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json instead of the table.", rich_help_panel=_OUTPUT)
+    ] = False,
 ) -> None:
     """Fit a strong lens. See `_FIT_HELP`."""
     from tflens.config import Input, RunConfig
@@ -249,22 +255,24 @@ def fit(
             )
             settings = {name: context.params[name] for name in _SETTINGS}
             chosen = RunConfig(files, source.value, settings, tables=_tables(model))
-        _fit(chosen, out, overwrite, tensorboard, messages)
+        _fit(chosen, out, overwrite, tensorboard, as_json, messages)
 
 
 @app.command()
-def info() -> None:
+def info(as_json: Json = False) -> None:
     """Print versions, the devices TensorFlow computes on, and the shipped galaxy model."""
     with reporting(tensorflow=True):
         from tflens.run import describe_galaxies, provenance
 
-        found = provenance()
+        found, galaxies = provenance(), describe_galaxies()
+        if as_json:
+            print_json(found | {"galaxies": galaxies})
+            return
         for name, version in found["versions"].items():
             print(f"{name:<24} {version}")
         print(f"{'platform':<24} {found['machine']['platform']}")
         print(f"{'devices':<24} {', '.join(found['machine']['processors'])}")
         print(f"{'commit':<24} {found['commit'] or 'not a checkout'}")
-        galaxies = describe_galaxies()
         print(f"{'galaxy model':<24} galaxies, version {galaxies['version']}")
 
 
@@ -296,7 +304,7 @@ def _tables(model: Path | None) -> dict[str, Any] | None:
     return checked_tables(model)
 
 
-def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, messages: Console) -> None:
+def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, as_json: bool, messages: Console) -> None:
     from tflens.output import RESULTS
     from tflens.quiet import import_tensorflow_quietly
     from tflens.run import execute, prepare
@@ -306,23 +314,24 @@ def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, mes
         messages.print(f"[yellow]note:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
     job = prepare(config, out, overwrite=overwrite, note=note)
-    messages.print(f"fitting {escape(repr(job.observation))}", highlight=False, soft_wrap=True)
+    say(messages, f"fitting {job.observation!r}")
     if tensorboard:
-        messages.print(f"to watch: tensorboard --logdir {escape(str(job.folder))}", highlight=False, soft_wrap=True)
+        say(messages, f"to watch: tensorboard --logdir {job.folder}")
     with showing_progress(messages) as monitor:
         import_tensorflow_quietly()
         fit = execute(job, tensorboard=tensorboard, monitor=monitor, note=note)
-    results = Console()
-    if not results.is_terminal:
-        results = Console(width=120)
-    results.print(result_table(fit))
-    print_findings(fit.check(), results)
-    messages.print(f"wrote {', '.join(RESULTS)} to {escape(str(job.folder))}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json({"folder": job.folder, **json.loads((job.folder / "summary.json").read_text())})
+    else:
+        results = results_console()
+        results.print(result_table(fit))
+        print_findings(fit.check(), results)
+    say(messages, f"wrote {', '.join(RESULTS)} to {job.folder}")
 
 
 def _refuse_other_options(context: typer.Context) -> None:
     """With --config, an option that it already holds would be a contradiction."""
-    allowed = {"config", "file", "out", "overwrite", "tensorboard"}
+    allowed = {"config", "file", "out", "overwrite", "tensorboard", "as_json"}
     given = [
         name
         for name in context.params
