@@ -1,5 +1,6 @@
 """`tflens train`: what it writes and prints, that it goes on where it stopped, and what it refuses."""
 
+import io
 import json
 import re
 
@@ -161,6 +162,21 @@ def test_shipped_configurations_can_be_read():
     assert list(SHIPPED) == ["galaxies", "mnist"]
     assert read_config(SHIPPED["galaxies"])["joint_training"]["epochs"] > 0
     assert read_digit_config(SHIPPED["mnist"])["observation"]["symmetries"] is False
+
+
+def test_time_left_follows_from_what_this_call_has_trained(monkeypatch):
+    """Preparation does not count, nor what an earlier call did."""
+    clock = iter([0.0, 100.0, 110.0, 130.0])
+    monkeypatch.setattr("tflens.terminal.time.monotonic", lambda: next(clock))
+    console = Console(file=io.StringIO(), width=120)
+    with showing_training(console) as progress:
+        progress("flow", 0.5, {})
+        progress("flow", 0.5, {})
+        for epoch, fraction in ((6, 0.6), (7, 0.7)):
+            progress("flow", fraction, {"epoch": float(epoch), "loss": 1.5, "validation_loss": 2.5})
+    lines = console.file.getvalue().splitlines()
+    assert lines[0].split() == ["flow", "50%", "done"]
+    assert [line.partition("; ")[2] for line in lines[1:]] == ["0:00:40 left at most", "0:00:45 left at most"]
 
 
 def test_bars_on_a_terminal():

@@ -1,6 +1,7 @@
 """The command line of SavedModels: `tflens export galaxies`, `tflens export lens`, `tflens serve`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,11 +9,12 @@ import typer
 
 from tflens.cli_choices import Source
 from tflens.errors import ParameterError
-from tflens.terminal import reporting, say, two_numbers
+from tflens.terminal import Json, print_json, reporting, say, two_numbers
 
 if TYPE_CHECKING:
     from tflens.grid import PixelGrid
     from tflens.model import LensModel
+    from tflens.serving.signature import Signature
 
 export_app = typer.Typer(
     help="Write SavedModels that run without this package: in TensorFlow alone, in `tflens serve`, in TensorFlow "
@@ -40,6 +42,7 @@ def export_galaxies(
         typer.Option(min=1, help="That of the galaxy model, the newest there is, if not given.", show_default=False),
     ] = None,
     overwrite: _Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """A galaxy model: `encode`, `decode`, `sample_prior`, `log_prior`.
 
@@ -60,7 +63,8 @@ def export_galaxies(
         }
         name = name or (folder.parent.name if numbered else folder.name)
         version = version or (int(folder.name) if numbered else 1)
-        print(write_saved_model(out, name, version, galaxy_signatures(galaxies), about, overwrite))
+        signatures = galaxy_signatures(galaxies)
+        _print_export(write_saved_model(out, name, version, signatures, about, overwrite), signatures, as_json)
 
 
 @export_app.command("lens")
@@ -97,6 +101,7 @@ def export_lens(
     name: Annotated[str, typer.Option(help="In the server's addresses.")] = "lens",
     version: Annotated[int, typer.Option(min=1)] = 1,
     overwrite: _Overwrite = False,
+    as_json: Json = False,
     *,
     context: typer.Context,
 ) -> None:
@@ -126,7 +131,8 @@ def export_lens(
             psf = None if psf_fwhm is None else gaussian_psf(psf_fwhm, pixel_scale)
         chosen = _lens_model(model, source, observation)
         signatures = lens_signatures(chosen, grid, psf, supersampling)
-        print(write_saved_model(out, name, version, signatures, _about(chosen, grid, supersampling), overwrite))
+        about = _about(chosen, grid, supersampling)
+        _print_export(write_saved_model(out, name, version, signatures, about, overwrite), signatures, as_json)
 
 
 SERVE_HELP = (
@@ -191,6 +197,13 @@ def serve(
         if not idle:
             say(messages, "note: what took longer than the time limit was still running and is given up")
             os._exit(0)
+
+
+def _print_export(folder: Path, signatures: "Sequence[Signature]", as_json: bool) -> None:
+    if as_json:
+        print_json({"folder": folder, "signatures": [signature.name for signature in signatures]})
+    else:
+        print(folder)
 
 
 def _check_grid(like: Path | None, shape: str | None, pixel_scale: float | None, psf_fwhm: float | None) -> None:

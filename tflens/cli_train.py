@@ -4,8 +4,9 @@ What came out goes to stdout, messages and progress to stderr; exit codes are th
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,110 +19,91 @@ from tflens.errors import ParameterError
 from tflens.terminal import Json, print_json, reporting, results_console, say, showing_training, two_numbers
 
 if TYPE_CHECKING:
-    from tflens.datasets.records import Dataset
     from tflens.galaxies.recipe import Reports
-    from tflens.galaxies.source import GalaxyModel
-
-train_app = typer.Typer(
-    help="Train a model that draws galaxies, or digits. A command that was interrupted goes on where it stopped.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-_Data = Annotated[Path, typer.Option(help="Dataset, as `tflens data` makes it.")]
-_Run = Annotated[
-    Path,
-    typer.Option(
-        help="Folder of the training: checkpoints, TensorBoard's events, and at the end the model. The same command, "
-        "given once more, goes on where it stopped."
-    ),
-]
-_Config = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.toml",
-        help='What to train, and how. `extends = "galaxies"` in it takes all that it does not name from the shipped '
-        "configuration, which is the default.",
-        show_default=False,
-    ),
-]
-_Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the model; RUN/model if not given.")]
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another model in its folder.")]
-_Profile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FIRST,LAST", help="Steps of each stage for TensorFlow's profiler, in TensorBoard.", show_default=False
-    ),
-]
 
 
-@train_app.command()
-def galaxies(
-    data: _Data,
-    run: _Run,
-    config: _Config = None,
-    out: _Out = None,
-    profile: _Profile = None,
-    overwrite: _Overwrite = False,
+class Kind(StrEnum):
+    """What a model may draw."""
+
+    galaxies = "galaxies"
+    mnist = "mnist"
+
+
+def train(
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            help="galaxies; or mnist: handwritten digits, with a classifier that reads them, and figures on digits "
+            "that no part of the model has seen.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="Dataset, as `tflens data` makes it.")],
+    run: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the training: checkpoints, TensorBoard's events, and at the end the model. The same "
+            "command, given once more, goes on after the last epoch that was finished."
+        ),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="What to train, and how, instead of the shipped configuration; `extends = 'galaxies'` (or 'mnist') in "
+            "it takes from there all that it does not name.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the model; RUN/model if not given.")
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST,LAST",
+            help="Steps of each stage for TensorFlow's profiler, in TensorBoard.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another model in its folder.")] = False,
     as_json: Json = False,
 ) -> None:
-    """A model of galaxies: autoencoder, then flow, then, where the configuration says so, both together.
+    """Train a model that draws galaxies, or digits: autoencoder, then flow, then, if the configuration says so, both.
 
     Prints the loss of each stage. `tflens evaluate galaxies RUN/model` measures the model on held-out galaxies,
     `tensorboard --logdir RUN` shows the training while it runs.
     """
     with reporting(tensorflow=True) as messages:
         from tflens.datasets.records import load_dataset
+        from tflens.galaxies import digit_recipe
         from tflens.galaxies.recipe import SHIPPED, read_config, stages_of, train_galaxy_model
 
-        chosen = read_config(config or SHIPPED["galaxies"])
+        digits = kind is Kind.mnist
+        chosen = (digit_recipe.read_digit_config if digits else read_config)(config or SHIPPED[kind])
         splits = {split: load_dataset(data, split) for split in ("train", "validation")}
-        folder = _model_folder(out or run / "model", chosen, overwrite)
+        test = load_dataset(data, "test") if digits else None
+        if out is not None and not overwrite:
+            _check_folder(out, chosen)
+        folder = out or run / "model"
+        stages, measured = stages_of(chosen), {}
         with _showing(messages, run, profile) as reports:
-            model, seconds = train_galaxy_model(chosen, splits, run, reports)
-        _finish(model, folder, chosen, splits["train"], seconds)
-        _print_stages(run, stages_of(chosen), folder, {}, as_json, messages)
-
-
-@train_app.command()
-def mnist(
-    data: _Data,
-    run: _Run,
-    config: _Config = None,
-    out: _Out = None,
-    profile: _Profile = None,
-    overwrite: _Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """A model of handwritten digits, and a classifier that reads them.
-
-    Prints the loss of each stage, and figures on digits that no part of the model has seen.
-    """
-    with reporting(tensorflow=True) as messages:
-        from tflens.datasets.records import load_dataset
-        from tflens.galaxies.digit_recipe import (
-            READER,
-            digits_figure,
-            measure_digits,
-            measure_reader,
-            read_digit_config,
-            train_digit_model,
-        )
-        from tflens.galaxies.recipe import SHIPPED, stages_of
-
-        chosen = read_digit_config(config or SHIPPED["mnist"])
-        splits = {split: load_dataset(data, split) for split in ("train", "validation", "test")}
-        test = splits.pop("test")
-        folder = _model_folder(out or run / "model", chosen, overwrite)
-        with _showing(messages, run, profile) as reports:
-            model, reader, seconds = train_digit_model(chosen, splits, run, reports)
-        say(messages, f"measuring on {len(test.images)} held-out digits")
-        figures = [measure_digits(chosen, model, reader, test, snr) for snr in ((20.0, 50.0), (100.0, 300.0))]
-        measured = {"held_out": figures, "reader": measure_reader(reader, test)}
-        _finish(model, folder, chosen, splits["train"], seconds, measured)
-        reader.save_beside(folder, held_out_accuracy=measured["reader"])
-        digits_figure(model, test.images).savefig(folder / "digits.png", dpi=60)
-        _print_stages(run, (*stages_of(chosen), READER), folder, measured, as_json, messages)
+            if digits:
+                model, reader, seconds = digit_recipe.train_digit_model(chosen, splits, run, reports)
+                stages = (*stages, digit_recipe.READER)
+            else:
+                model, seconds = train_galaxy_model(chosen, splits, run, reports)
+        if digits:
+            say(messages, f"measuring on {len(test.images)} held-out digits")
+            measured = digit_recipe.measure(chosen, model, reader, test)
+        model.save(folder)
+        if digits:
+            reader.save_beside(folder, held_out_accuracy=measured["reader"])
+            digit_recipe.digits_figure(model, test.images).savefig(folder / "digits.png", dpi=60)
+        noted = {"config": chosen, "dataset": splits["train"].manifest, "seconds": seconds, **measured}
+        (folder / _NOTED).write_text(json.dumps(noted, indent=2) + "\n")
+        _print_stages(run, stages, folder, measured, as_json)
+        say(messages, f"wrote the model to {folder}")
 
 
 @contextmanager
@@ -142,9 +124,9 @@ def _showing(messages: Console, run: Path, profile: str | None) -> "Iterator[Rep
         raise
 
 
-def _model_folder(folder: Path, config: dict[str, Any], overwrite: bool) -> Path:
-    """The folder, if no model of another training is in it: refused before hours are spent."""
-    if (folder / "config.json").exists() and not overwrite:
+def _check_folder(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses the folder of another training's model, before hours are spent."""
+    if (folder / "config.json").exists():
         try:
             theirs = json.loads((folder / _NOTED).read_text())["config"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -154,28 +136,12 @@ def _model_folder(folder: Path, config: dict[str, Any], overwrite: bool) -> Path
                 f"--out {folder}: must be no folder of another model, but it holds one. Choose another, or give "
                 "--overwrite."
             )
-    return folder
 
 
 _NOTED = "training.json"
 
 
-def _finish(
-    model: "GalaxyModel",
-    folder: Path,
-    config: dict[str, Any],
-    dataset: "Dataset",
-    seconds: Mapping[str, float],
-    measured: Mapping[str, Any] | None = None,
-) -> None:
-    model.save(folder)
-    noted = {"config": config, "dataset": dataset.manifest, "seconds": dict(seconds), **(measured or {})}
-    (folder / _NOTED).write_text(json.dumps(noted, indent=2) + "\n")
-
-
-def _print_stages(
-    run: Path, stages: Sequence[str], folder: Path, measured: dict[str, Any], as_json: bool, messages: Console
-) -> None:
+def _print_stages(run: Path, stages: Sequence[str], folder: Path, measured: dict[str, Any], as_json: bool) -> None:
     from tflens.runs import read_runs
 
     _, trainings = read_runs([run / stage for stage in stages])
@@ -186,7 +152,6 @@ def _print_stages(
         console.print(training_table(trainings))
         if measured:
             console.print(_digits_table(measured))
-    say(messages, f"wrote the model to {folder}")
 
 
 def _digits_table(measured: dict[str, Any]) -> Table:

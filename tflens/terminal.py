@@ -288,6 +288,8 @@ class _Epochs:
         if stage != self._stage:
             self._stage, self._epoch, self._since = stage, epoch, (now, fraction)
             say(self._console, f"{stage:<10} {fraction:4.0%} done")
+        elif fraction == self._since[1]:
+            self._since = (now, fraction)  # what came before was preparation
         elif epoch != self._epoch:
             self._epoch = epoch
             began, share = self._since

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -151,6 +152,12 @@ def measure_digits(
         "gaussian_nll": -float(tf.reduce_mean(affine.log_prob(draws))),
         "standard_normal_nll": -float(tf.reduce_mean(normal.log_prob(draws))),
     }
+
+
+def measure(config: Config, model: GalaxyModel, reader: DigitReader, digits: Dataset) -> dict[str, Any]:
+    """Figures on held-out digits: `held_out`, of the model at low and at high S/N, and `reader`."""
+    held_out = [measure_digits(config, model, reader, digits, snr) for snr in ((20.0, 50.0), (100.0, 300.0))]
+    return {"held_out": held_out, "reader": measure_reader(reader, digits)}
 
 
 def measure_reader(reader: DigitReader, digits: Dataset) -> dict[str, float]:
