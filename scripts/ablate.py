@@ -37,8 +37,8 @@ def main() -> None:
         config = ROOT / f"scripts/ablation/{row}.toml"
         if not (model / "training.json").exists():
             _take_over(arguments.run, run, config)
-            train = [ROOT / "scripts/train_galaxies.py", "--config", config, "--data", arguments.data, "--run", run]
-            _call([*train, "--out", model])
+            train = ["-m", "tflens", "train", "galaxies", "--config", config, "--data", arguments.data]
+            _call([*train, "--run", run, "--out", model])
         named = f"{row}={_in_project(model)}"
         measure = ["-m", "tflens", "evaluate", "galaxies", "--variant", named, "--data", arguments.data]
         limits = ["--galaxies", arguments.galaxies, "--optimised", 64, "--latent-seeds", 2, "--iwae-galaxies", 200]

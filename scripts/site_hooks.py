@@ -1,4 +1,4 @@
-"""What MkDocs needs to be told: README.md is the first page, and every public module has a page of its docstrings."""
+"""What MkDocs needs to be told: README.md is the first page; examples and public modules have a page each."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,19 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-GUIDES = ("checks", "report", "fits", "exchange", "serving", "galaxies", "data", "physics", "benchmark")
+GUIDES = (
+    "checks",
+    "report",
+    "monitoring",
+    "fits",
+    "exchange",
+    "serving",
+    "galaxies",
+    "data",
+    "physics",
+    "benchmark",
+)
+EXAMPLES = ("quickstart", "own_lens", "own_galaxies", "mnist", "serving")
 ROOMS = {
     "Lenses and light": ("mass", "light"),
     "Fits": ("inference",),
@@ -27,17 +39,34 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         reference.append({title: [{_short(name): _page(name)} for name in inside]})
     reference.append({"The rest": [{_short(name): _page(name)} for name in top]})
     guides = [f"{name}.md" for name in GUIDES if (ROOT / "docs" / f"{name}.md").is_file()]
-    config.nav = [{"Start": "index.md"}, {"Guides": guides}, {"Reference": reference}]
+    examples = [f"examples/{name}.md" for name in EXAMPLES]
+    config.nav = [{"Start": "index.md"}, {"Guides": guides}, {"Examples": examples}, {"Reference": reference}]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that are no files of docs/."""
     readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text())
+    readme = re.sub(r"\]\(examples/(\w+)\.py\)", r"](examples/\1.md)", readme)
     files.append(File.generated(config, "index.md", content=readme))
+    for name in EXAMPLES:
+        text = (ROOT / "examples" / f"{name}.py").read_text()
+        files.append(File.generated(config, f"examples/{name}.md", content=notebook_page(text)))
     for name in _modules():
         files.append(File.generated(config, _page(name), content=f"# `{name}`\n\n::: {name}\n"))
     return files
+
+
+def notebook_page(text: str) -> str:
+    """A script of cells as a page: text of the cells `# %% [markdown]`, code of the others."""
+    parts = []
+    for cell in text.split("# %%")[1:]:
+        kind, _, content = cell.partition("\n")
+        if "[markdown]" in kind:
+            parts.append(re.sub(r"^# ?", "", content.strip(), flags=re.MULTILINE))
+        else:
+            parts.append(f"```python\n{content.strip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def _modules() -> list[str]:

@@ -219,6 +219,11 @@ class TestCommand:
             outcome = CliRunner().invoke(app, arguments)
             assert outcome.exit_code == 0, outcome.output
         assert "gain of the flow prior, 2 lenses" in outcome.stdout
+        found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+        kept = json.loads(Path(found["records"]).read_text())  # of both sources
+        assert len(found["gains"]) == 2
+        assert all(record in kept for record in found["figures"] + found["gains"])
+        assert found["failures"] == {}
         gained = [each for each in json.loads((tmp_path / "run/fits.json").read_text()) if each["id"] == "F6"]
         assert {each["variant"] for each in gained} == {"prior sources, a Sersic profile over the flow prior"}
         assert {each["command"] for each in gained} == {"tflens calibrate --n 2 --seed 1 --source sersic --draws 33"}

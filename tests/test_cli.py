@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import asdict, fields
@@ -13,6 +14,7 @@ import arviz as az
 import numpy as np
 import pytest
 import tensorflow as tf
+import typer
 from astropy.io import fits
 from matplotlib.image import imread
 from scipy.integrate import quad
@@ -35,7 +37,7 @@ from tflens.model import LensModel
 from tflens.model_file import model_of
 from tflens.output import RESULTS, prepare_folder, write_results
 from tflens.plotting import interval_decimals
-from tflens.run import execute, prepare
+from tflens.run import Job, execute, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -278,9 +280,44 @@ def test_options_are_the_settings():
     assert [name.value for name in Sampler] == list(SAMPLERS)
 
 
+def test_json_of_a_fit_is_its_summary(monkeypatch, tmp_path):
+    fit = small_fit()
+    monkeypatch.setattr(tflens.run, "prepare", lambda config, out, **_: Job(config, observation(), fit.folder))
+    monkeypatch.setattr(tflens.run, "execute", lambda *_, **__: fit.fit)
+    result = call("fit", fit.file, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads((fit.folder / "summary.json").read_text())
+    assert json.loads(result.stdout) == {"folder": str(fit.folder), **summary}
+    assert "wrote posterior.nc" in result.stderr
+
+
+def test_json_of_the_versions():
+    found = json.loads(call("info", "--json").stdout)
+    assert found["versions"]["tflens"] == __version__
+    assert found["galaxies"] == tflens.run.describe_galaxies()
+
+
+def commands(command, path=()):
+    """Paths of all commands under one, with their options."""
+    if not hasattr(command, "commands"):
+        yield path, {option for parameter in command.params for option in parameter.opts}
+        return
+    for name, inside in command.commands.items():
+        yield from commands(inside, (*path, name))
+
+
+def test_every_command_with_results_has_json():
+    without = {path for path, options in commands(typer.main.get_command(app)) if "--json" not in options}
+    assert without == {("serve",)}
+
+
 def test_version_and_help():
     assert call("--version").stdout == f"tflens {__version__}\n"
-    assert "Fit a strong lens" in call("--help").stdout
+    shown = call("--help").stdout
+    assert "Fit a strong lens" in shown
+    listed = [line.split()[1] for line in shown.splitlines() if re.match("│ [a-z]", line)]
+    usual = "data train evaluate fit fit-many simulate calibrate export serve compare info"
+    assert [name for name in listed if name not in ("report", "convert")] == usual.split()
     text = call("fit", "--help").stdout
     assert "non-zero = BAD" in text
     assert all(name in text for name in ("--config", "--overwrite", "--supersampling"))

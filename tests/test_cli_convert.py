@@ -54,6 +54,8 @@ def test_lenstronomy(tmp_path):
     fit = small_fit().fit
     found = from_lenstronomy(read_lenstronomy(path))
     np.testing.assert_allclose(found.image(fit.observation), Scene.of(fit).image(fit.observation), rtol=1e-5, atol=1e-6)
+    again = call("convert", small_fit().folder, "--to", "lenstronomy", "--out", tmp_path / "again.json", "--json")
+    assert json.loads(again.stdout) == {"files": [str(tmp_path / "again.json")]}
     assert "exists" in call("convert", small_fit().folder, "--to", "lenstronomy", "--out", path).stderr
 
 

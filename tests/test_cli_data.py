@@ -98,9 +98,10 @@ class TestCosmos:
 
 def test_simulated_galaxies(tmp_path):
     options = ("--seed", 3, "--stamp", 24, "--pixel-scale", 0.1, "--processes", 1)
-    result = call("simulate", "--out", tmp_path, "--count", 6, *options)
+    result = call("simulate", "--out", tmp_path, "--count", 6, *options, "--json")
     assert result.exit_code == 0, result.output
     summary = summarize_dataset(tmp_path)
+    assert json.loads(result.stdout) == {"folder": str(tmp_path), "kept": summary.kept, "rejected": {}}
     assert summary.count == 6
     assert summary.manifest["seed"] == 3
     dataset = load_dataset(tmp_path, "train")

@@ -265,7 +265,8 @@ class TestRealStamps:
 
 
 class TestCommandLine:
-    def test_measures_several_models_into_one_file(self, model, small_mixtures, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_measures_several_models_into_one_file(self, as_json, model, small_mixtures, tmp_path, monkeypatch):
         monkeypatch.setattr("tflens.galaxies.evaluation.c2st", lambda target, sample, seed: 0.5)  # for its time
         model.save(tmp_path / "tiny" / "1")
         images = blobs(60, 4)
@@ -278,6 +279,7 @@ class TestCommandLine:
         )
         options = ["--data", tmp_path / "data", "--out", tmp_path / "out", "--galaxies", 20, "--optimised", 0]
         options += ["--latent-seeds", 1, "--iwae-galaxies", 0, "--processes", 1]
+        options += ["--json"] if as_json else []
         models = [str(tmp_path / "tiny"), "--variant", f"again={tmp_path / 'tiny' / '1'}"]
         result = CliRunner().invoke(evaluate_app, ["galaxies", *models, *map(str, options)])
         assert result.exit_code == 0, result.output
@@ -287,7 +289,10 @@ class TestCommandLine:
         assert all(keys <= set(r) for r in records)
         asked = "--galaxies 20 --seed 0 --optimised 0 --latent-seeds 1 --iwae-galaxies 0"
         assert {r["command"].partition(" --data ")[2].partition(" ")[2] for r in records} == {asked}
-        assert "sliced W1" in result.output
+        if as_json:
+            assert json.loads(result.stdout) == {"records": records, "file": str(tmp_path / "out/galaxies.json")}
+        else:
+            assert "sliced W1" in result.stdout
         assert (tmp_path / "out" / "again" / "sharpness.png").exists()
 
     def test_needs_something_to_measure_on(self, tmp_path):

@@ -409,6 +409,11 @@ def test_command_line_galaxies(model, tmp_path):
     result = call("galaxies", tmp_path / "trained", "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{tmp_path / 'out/trained/7'}\n"
+    again = call("galaxies", tmp_path / "trained", "--out", tmp_path / "out", "--overwrite", "--json")
+    assert json.loads(again.stdout) == {
+        "folder": str(tmp_path / "out/trained/7"),
+        "signatures": ["encode", "decode", "sample_prior", "log_prior"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -365,7 +365,7 @@ class TestCommand:
         monkeypatch.setattr(many, "fit_many", partial(many.fit_many, start=stub))
         return ["--out", str(tmp_path / "out"), "--source", "sersic", "--warmup", "40", "--draws", "30"]
 
-    def test_table_and_exit_code(self, files, options):
+    def test_table_and_exit_code(self, files, options, tmp_path):
         outcome = CliRunner().invoke(app, ["fit-many", str(files), *options])
         assert outcome.exit_code == 1  # b has no fit
         assert "3 lenses" in outcome.stdout
@@ -376,6 +376,12 @@ class TestCommand:
         ]
         lines = [line.split(":")[:2] for line in outcome.stderr.splitlines() if " of 3: " in line]
         assert lines == [["1 of 3", " b refused"], ["2 of 3", " a fitted"], ["3 of 3", " c fitted"]]
+        as_json = CliRunner().invoke(app, ["fit-many", str(files), *options, "--json"])
+        assert as_json.exit_code == 1
+        lenses = {lens["name"]: lens for lens in json.loads(as_json.stdout)["lenses"]}
+        assert {name: lens["status"] for name, lens in lenses.items()} == {"a": "kept", "b": "refused", "c": "kept"}
+        assert lenses["b"]["summary"] is None
+        assert lenses["a"]["summary"] == json.loads((tmp_path / "out/a/summary.json").read_text())
         (files / "b.fits").unlink()
         assert CliRunner().invoke(app, ["fit-many", str(files), *options]).exit_code == 0
 

@@ -188,6 +188,8 @@ def test_command_makes_it_anew(tmp_path):
     result = CliRunner().invoke(app, ["report", str(folder)])
     assert result.exit_code == 0
     assert result.stdout.strip() == str(folder / "report.html")
+    again = CliRunner().invoke(app, ["report", str(folder), "--json"])
+    assert json.loads(again.stdout) == {"pages": [str(folder / "report.html")]}
     assert (folder / "report.html").read_bytes() == (small_fit().folder / "report.html").read_bytes()
 
 

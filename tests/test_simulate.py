@@ -1,5 +1,7 @@
 """Mock surveys: drawn from the prior of a model, repeatable, and readable by the commands that fit."""
 
+import json
+
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -87,9 +89,10 @@ def test_command_writes_what_the_other_commands_read(tmp_path):
     (tmp_path / "model.toml").write_text(write_model(model()))
     out = tmp_path / "survey"
     arguments = ["simulate", "-o", out, "--model", tmp_path / "model.toml", "--n", 2, "--seed", 3, "--shape", "22,26"]
-    arguments += ["--pixel-scale", 0.2, "--fwhm", 0.3, "--peak-snr", "20,30"]
+    arguments += ["--pixel-scale", 0.2, "--fwhm", 0.3, "--peak-snr", "20,30", "--json"]
     result = CliRunner().invoke(app, [str(each) for each in arguments])
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"lenses": 2, "truth": str(out / "truth.csv")}
     mocks, truth = SURVEY.sample(model(), 2, seed=3), Table.read(out / "truth.csv")
     entries = read_catalogue(out / "truth.csv")
     assert [entry.name for entry in entries] == ["mock-0000", "mock-0001"]

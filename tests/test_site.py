@@ -36,8 +36,14 @@ def test_every_module_has_one_page():
     assert {page for page in found if page.startswith("reference/")} == modules
     assert {page for page in found if not page.startswith("reference/")} == {
         "index.md",
+        *(f"examples/{path.stem}.md" for path in (ROOT / "examples").glob("*.py")),
         *(path.name for path in (ROOT / "docs").glob("*.md")),
     }
+
+
+def test_a_notebook_is_a_page():
+    text = "# %% [markdown]\n# # Title\n#\n# Words.\n\n# %%\na = 1  # %\n\n# %% [markdown]\n# More.\n"
+    assert site_hooks.notebook_page(text) == "# Title\n\nWords.\n\n```python\na = 1  # %\n```\n\nMore.\n"
 
 
 @pytest.mark.slow
@@ -49,6 +55,7 @@ def test_the_site_builds_without_warnings_and_fetches_nothing(tmp_path):
     start = (tmp_path / "index.html").read_text()
     assert "Strong gravitational lensing" in start
     assert 'href="checks.html"' in start
+    assert 'href="examples/quickstart.html"' in start
     for page in tmp_path.rglob("*.html"):
         text = page.read_text()
         for place in ('src="http', 'src="//', '<link rel="stylesheet" href="http', "unpkg.com", "fonts.googleapis"):

@@ -15,7 +15,7 @@ from tiny_galaxies import SIDE, adam, blobs, make_decoder, make_encoder, normal
 from tflens.datasets.pipeline import hst_psf, observed_galaxies
 from tflens.datasets.records import Dataset
 from tflens.errors import ParameterError
-from tflens.galaxies.recipe import Reports, check_config, read_config, train_galaxy_model
+from tflens.galaxies.recipe import SHIPPED, Reports, check_config, read_config, train_galaxy_model
 from tflens.galaxies.source import GalaxyModel
 from tflens.galaxies.training import Trainable, batch_mean, seconds_of_training, train
 from tflens.galaxies.vae import GalaxyVAE
@@ -353,7 +353,7 @@ class TestConfig:
             check_config({**config, "flow": {"kind": "coupling", "bins": 4}})
 
     def test_files_extend_one_another(self, tmp_path):
-        base = (ROOT / "scripts/train_galaxies.toml").read_text()
+        base = SHIPPED["galaxies"].read_text()
         (tmp_path / "base.toml").write_text(base)
         (tmp_path / "half.toml").write_text('extends = "base.toml"\n[vae]\nbeta = 0.5\n')
         config, changed = read_config(tmp_path / "base.toml"), read_config(tmp_path / "half.toml")

@@ -60,7 +60,8 @@ class BandsModel:
         self.names = tuple(names)
         places = {name: i for i, name in enumerate(names)}
         latent_places = {each: len(names) + i for i, each in enumerate(latents)}
-        self.dim = len(names) + len(latents)
+        self.latent_dim = len(latents)
+        self.dim = len(names) + self.latent_dim
         self.indices: dict[str, np.ndarray] = {}
         for band, model in self.models.items():
             owner = "" if LATENTS in shared else band

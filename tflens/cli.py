@@ -1,14 +1,18 @@
-"""The command line: `tflens fit`, `tflens info`; the other commands have files of their own.
+"""The command line: `tflens fit`, `tflens info`, and the list of all; the other commands have files of their own.
 
 Results go to stdout, messages and progress to stderr. Exit codes: 0 done, 1 the input or a setting was refused,
 2 the command was misused, 130 interrupted.
 """
 
+import inspect
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,29 +27,27 @@ from tflens.cli_many import fit_many
 from tflens.cli_report import report
 from tflens.cli_serving import SERVE_HELP, export_app, serve
 from tflens.cli_simulate import simulate
-from tflens.terminal import print_findings, reporting
+from tflens.cli_train import train
+from tflens.terminal import Json, print_findings, print_json, reporting, results_console, say
 
 if TYPE_CHECKING:
     from tflens.config import RunConfig
 
+
+class _InOrder(typer.core.TyperGroup):
+    """Lists commands in the order of `_COMMANDS`, not those with subcommands last."""
+
+    def list_commands(self, context: typer.Context) -> list[str]:
+        return [name for panel in _COMMANDS.values() for name in panel]
+
+
 app = typer.Typer(
-    help="Strong gravitational lensing with differentiable physics and neural galaxies.",
+    cls=_InOrder,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-app.add_typer(data_app, name="data")
-app.add_typer(evaluate_app, name="evaluate")
-app.add_typer(export_app, name="export")
-app.command()(calibrate)
-app.command("fit-many")(fit_many)
-app.command(help=SERVE_HELP)(serve)
-app.command()(report)
-app.command()(simulate)
-app.command()(compare)
-app.command()(convert)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,13 +61,20 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+_ROOT_HELP = (
+    "Strong gravitational lensing with differentiable physics and neural galaxies.\n\n"
+    "A galaxy model comes with the package: to fit a lens, begin with `tflens fit`. Every command explains itself by "
+    "--help, and prints its results on stdout (with --json as one document), all else on stderr."
+)
+
+
+@app.callback(help=_ROOT_HELP)
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Strong gravitational lensing with differentiable physics and neural galaxies."""
+    """Strong gravitational lensing. See `_ROOT_HELP`."""
 
 
 _INPUT, _MODEL, _EFFORT, _OUTPUT = "What to fit", "With what", "How hard to look", "Output"
@@ -81,7 +90,6 @@ _FIT_HELP = (
 )
 
 
-@app.command(help=_FIT_HELP)
 def fit(
     context: typer.Context,
     out: Annotated[
@@ -218,6 +226,9 @@ def fit(
         bool,
         typer.Option("--overwrite", help="Replace the results of an earlier fit in OUT.", rich_help_panel=_OUTPUT),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json instead of the table.", rich_help_panel=_OUTPUT)
+    ] = False,
 ) -> None:
     """Fit a strong lens. See `_FIT_HELP`."""
     from tflens.config import Input, RunConfig
@@ -249,22 +260,23 @@ def fit(
             )
             settings = {name: context.params[name] for name in _SETTINGS}
             chosen = RunConfig(files, source.value, settings, tables=_tables(model))
-        _fit(chosen, out, overwrite, tensorboard, messages)
+        _fit(chosen, out, overwrite, tensorboard, as_json, messages)
 
 
-@app.command()
-def info() -> None:
+def info(as_json: Json = False) -> None:
     """Print versions, the devices TensorFlow computes on, and the shipped galaxy model."""
     with reporting(tensorflow=True):
         from tflens.run import describe_galaxies, provenance
 
-        found = provenance()
+        found, galaxies = provenance(), describe_galaxies()
+        if as_json:
+            print_json(found | {"galaxies": galaxies})
+            return
         for name, version in found["versions"].items():
             print(f"{name:<24} {version}")
         print(f"{'platform':<24} {found['machine']['platform']}")
         print(f"{'devices':<24} {', '.join(found['machine']['processors'])}")
         print(f"{'commit':<24} {found['commit'] or 'not a checkout'}")
-        galaxies = describe_galaxies()
         print(f"{'galaxy model':<24} galaxies, version {galaxies['version']}")
 
 
@@ -296,7 +308,7 @@ def _tables(model: Path | None) -> dict[str, Any] | None:
     return checked_tables(model)
 
 
-def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, messages: Console) -> None:
+def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, as_json: bool, messages: Console) -> None:
     from tflens.output import RESULTS
     from tflens.quiet import import_tensorflow_quietly
     from tflens.run import execute, prepare
@@ -306,23 +318,24 @@ def _fit(config: "RunConfig", out: Path, overwrite: bool, tensorboard: bool, mes
         messages.print(f"[yellow]note:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
     job = prepare(config, out, overwrite=overwrite, note=note)
-    messages.print(f"fitting {escape(repr(job.observation))}", highlight=False, soft_wrap=True)
+    say(messages, f"fitting {job.observation!r}")
     if tensorboard:
-        messages.print(f"to watch: tensorboard --logdir {escape(str(job.folder))}", highlight=False, soft_wrap=True)
+        say(messages, f"to watch: tensorboard --logdir {job.folder}")
     with showing_progress(messages) as monitor:
         import_tensorflow_quietly()
         fit = execute(job, tensorboard=tensorboard, monitor=monitor, note=note)
-    results = Console()
-    if not results.is_terminal:
-        results = Console(width=120)
-    results.print(result_table(fit))
-    print_findings(fit.check(), results)
-    messages.print(f"wrote {', '.join(RESULTS)} to {escape(str(job.folder))}", highlight=False, soft_wrap=True)
+    if as_json:
+        print_json({"folder": job.folder, **json.loads((job.folder / "summary.json").read_text())})
+    else:
+        results = results_console()
+        results.print(result_table(fit))
+        print_findings(fit.check(), results)
+    say(messages, f"wrote {', '.join(RESULTS)} to {job.folder}")
 
 
 def _refuse_other_options(context: typer.Context) -> None:
     """With --config, an option that it already holds would be a contradiction."""
-    allowed = {"config", "file", "out", "overwrite", "tensorboard"}
+    allowed = {"config", "file", "out", "overwrite", "tensorboard", "as_json"}
     given = [
         name
         for name in context.params
@@ -331,3 +344,29 @@ def _refuse_other_options(context: typer.Context) -> None:
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise typer.BadParameter(f"{options} cannot be given with it, for it holds them", param_hint="--config")
+
+
+# In the order in which they are used.
+_COMMANDS: dict[str, dict[str, Any]] = {
+    "A galaxy model of your own": {"data": data_app, "train": train, "evaluate": evaluate_app},
+    "Lenses": {"fit": fit, "fit-many": fit_many, "report": report, "convert": convert},
+    "How often fits are right": {"simulate": simulate, "calibrate": calibrate},
+    "Without this package": {"export": export_app, "serve": serve},
+    "Looking back": {"compare": compare, "info": info},
+}
+_HELP = {"fit": _FIT_HELP, "serve": SERVE_HELP}
+
+
+def _flowing(text: str) -> str:
+    """A docstring whose lines the terminal breaks, not the source."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(text))
+
+
+for _panel, _inside in _COMMANDS.items():
+    for _name, _command in _inside.items():
+        if isinstance(_command, typer.Typer):
+            for _sub in _command.registered_commands:
+                _sub.help = _flowing(_sub.help or _sub.callback.__doc__)
+            app.add_typer(_command, name=_name, rich_help_panel=_panel)
+        else:
+            app.command(_name, help=_HELP.get(_name) or _flowing(_command.__doc__), rich_help_panel=_panel)(_command)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tflens.cli_choices import Sampler
-from tflens.terminal import reporting, say
+from tflens.terminal import Json, print_json, reporting, results_console, say
 from tflens.workers import MEMORY
 
 if TYPE_CHECKING:
@@ -90,8 +90,9 @@ def calibrate(
     records: Annotated[
         Path | None, typer.Option(help="File of the records; RUN/fits.json by default.", show_default=False)
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Fits mocks whose truth is known, each blind, and counts: figures F1-F7, and the failures one by one.
+    """Fit mocks whose truth is known, each blind, and count: figures F1-F7, and the failures one by one.
 
     Sources of the mocks: --data, --real, or, if neither is given, draws of the galaxy model's own prior. The same call
     goes on where a killed one stopped. If RUN holds the same mocks fitted with several sources, the gain of the flow
@@ -103,7 +104,7 @@ def calibrate(
         from tflens import calibrate as calibration
         from tflens.calibration_figure import calibration_figure
         from tflens.galaxies.evaluation import keep_records
-        from tflens.inference.calibration import figures
+        from tflens.inference.calibration import figures, reasons
         from tflens.inference.gain import NAMES, gains
 
         settings = calibration.SETTINGS | {"starts": starts, "draws": draws}
@@ -132,13 +133,11 @@ def calibrate(
         keep_records(file, [*found, *gained])
         picture = run / f"{plan.label}.png"
         calibration_figure(results, plan.variant).savefig(picture, dpi=100)
-        out = Console() if Console().is_terminal else Console(width=140)
-        title = f"{n} mocks, {found[0]['fits']} with fits: {plan.variant}"
-        out.print(_table(found, title))
-        if gained:
-            named = [record | {"figure": f"{record['figure']}, {record['variant']}"} for record in gained]
-            out.print(_table(named, f"gain of the flow prior, {gained[0]['fits']} lenses"))
-        _print_failures(results, out)
+        if as_json:
+            failures = {result["name"]: why for result in results if (why := reasons(result))}
+            print_json({"figures": found, "gains": gained, "failures": failures, "records": file, "picture": picture})
+        else:
+            _print(found, gained, results, f"{n} mocks, {found[0]['fits']} with fits: {plan.variant}")
         say(messages, f"wrote {file} and {picture}")
 
 
@@ -194,6 +193,17 @@ def _line(result: dict[str, Any]) -> str:
         f"  chi^2 {result['chi2']:.3f}  R-hat of the mass {r_hat:.3f}, of all {result['max_r_hat']:.3f}  "
         f"source {result['source']['error']:.2f}  {result['seconds']:.0f} s"
     )
+
+
+def _print(
+    found: Sequence[dict[str, Any]], gained: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]], title: str
+) -> None:
+    out = results_console()
+    out.print(_table(found, title))
+    if gained:
+        named = [record | {"figure": f"{record['figure']}, {record['variant']}"} for record in gained]
+        out.print(_table(named, f"gain of the flow prior, {gained[0]['fits']} lenses"))
+    _print_failures(results, out)
 
 
 def _table(records: Sequence[dict[str, Any]], title: str) -> Table:

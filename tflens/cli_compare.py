@@ -1,24 +1,20 @@
 """The command line of runs side by side: `tflens compare`."""
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tflens.terminal import reporting
+from tflens.terminal import Json, print_json, reporting, results_console
 
 if TYPE_CHECKING:
     from tflens.runs import FitRun, TrainingRun
 
 _COLORS = {"ok": "green", "note": "cyan", "warning": "yellow", "failure": "bold red"}
-_WIDTH = 160  # without a terminal: a line must not break within a row
 
 
 def compare(
@@ -35,7 +31,7 @@ def compare(
             "--parameter", "-p", help="Parameter of the fits to show, lens.theta_E by default; may be repeated."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare finished runs: a row for each fit, with its verdict, and for each training."""
     with reporting():
@@ -44,13 +40,9 @@ def compare(
         names = parameter or ["lens.theta_E"]
         fits, trainings = read_runs(runs, names)
         if as_json:
-            print(
-                json.dumps({"fits": [asdict(f) for f in fits], "trainings": [asdict(t) for t in trainings]}, indent=2)
-            )
+            print_json({"fits": fits, "trainings": trainings})
             return
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=_WIDTH)
+        console = results_console()
         if fits:
             console.print(fit_table(fits, names))
         if trainings:

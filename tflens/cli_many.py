@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tflens.cli_choices import Sampler, Source, Start
-from tflens.terminal import reporting, say
+from tflens.terminal import Json, print_json, reporting, results_console, say
 from tflens.workers import MEMORY
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def fit_many(
     memory: Annotated[
         float, typer.Option(min=0, help="GB that a process may hold after a lens; with more it is replaced.")
     ] = MEMORY,
+    as_json: Json = False,
 ) -> None:
     """Fit every lens of a catalogue: a folder of results for each, and OUT/summary.csv for all.
 
@@ -77,10 +78,10 @@ def fit_many(
             outcomes = fit_many(
                 entries, out, source.value, settings, tell, tables, processes=processes, share=share, memory=memory
             )
-        results = Console()
-        if not results.is_terminal:
-            results = Console(width=160)
-        results.print(_table(outcomes))
+        if as_json:
+            print_json({"table": out / SUMMARY, "lenses": outcomes})
+        else:
+            results_console().print(_table(outcomes))
         say(messages, f"wrote {out / SUMMARY}")
     if any(outcome.summary is None for outcome in outcomes):
         raise typer.Exit(1)

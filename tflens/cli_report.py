@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from tflens.terminal import reporting
+from tflens.terminal import Json, print_paths, reporting
 
 
 def report(
     folders: Annotated[
         list[Path], typer.Argument(metavar="FOLDER...", help="Output folders of `tflens fit`.", show_default=False)
     ],
+    as_json: Json = False,
 ) -> None:
     """Make report.html anew from the other files of a fit's folder, without fitting.
 
@@ -20,5 +21,4 @@ def report(
     with reporting(tensorflow=True):
         from tflens.report import write_report
 
-        for folder in folders:
-            print(write_report(folder))
+        print_paths("pages", map(write_report, folders), as_json)

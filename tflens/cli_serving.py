@@ -1,7 +1,7 @@
 """The command line of SavedModels: `tflens export galaxies`, `lens` and `fit`, and `tflens serve`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +11,13 @@ from rich.console import Console
 
 from tflens.cli_choices import Source
 from tflens.errors import ParameterError
-from tflens.terminal import reporting, say, two_numbers
+from tflens.terminal import Json, print_json, reporting, say, two_numbers
 
 if TYPE_CHECKING:
     from tflens.grid import PixelGrid
     from tflens.model import LensModel
     from tflens.observation import Observation
+    from tflens.serving.signature import Signature
 
 export_app = typer.Typer(
     help="Write SavedModels that run without this package: in TensorFlow alone, in `tflens serve`, in TensorFlow "
@@ -44,6 +45,7 @@ def export_galaxies(
         typer.Option(min=1, help="That of the galaxy model, the newest there is, if not given.", show_default=False),
     ] = None,
     overwrite: _Overwrite = False,
+    as_json: Json = False,
 ) -> None:
     """A galaxy model: `encode`, `decode`, `sample_prior`, `log_prior`.
 
@@ -64,7 +66,8 @@ def export_galaxies(
         }
         name = name or (folder.parent.name if numbered else folder.name)
         version = version or (int(folder.name) if numbered else 1)
-        print(write_saved_model(out, name, version, galaxy_signatures(galaxies), about, overwrite))
+        signatures = galaxy_signatures(galaxies)
+        _print_export(write_saved_model(out, name, version, signatures, about, overwrite), signatures, as_json)
 
 
 _Like = Annotated[
@@ -111,6 +114,7 @@ def export_lens(
     name: _Name = "lens",
     version: _Version = 1,
     overwrite: _Overwrite = False,
+    as_json: Json = False,
     *,
     context: typer.Context,
 ) -> None:
@@ -132,7 +136,8 @@ def export_lens(
             psf = None if psf_fwhm is None else gaussian_psf(psf_fwhm, pixel_scale)
         chosen = _lens_model(model, source, observation)
         signatures = lens_signatures(chosen, grid, psf, supersampling)
-        print(write_saved_model(out, name, version, signatures, _about(chosen, grid, supersampling), overwrite))
+        about = _about(chosen, grid, supersampling)
+        _print_export(write_saved_model(out, name, version, signatures, about, overwrite), signatures, as_json)
 
 
 @export_app.command("fit")
@@ -158,6 +163,7 @@ def export_fit(
     name: _Name = "fit",
     version: _Version = 1,
     overwrite: _Overwrite = False,
+    as_json: Json = False,
     *,
     context: typer.Context,
 ) -> None:
@@ -182,7 +188,7 @@ def export_fit(
         chosen = _lens_model(model, source, observation)
         signatures = fit_signatures(chosen, grid, side, effort, supersampling)
         about = _about(chosen, grid, supersampling) | {"psf_side": side, "effort": asdict(effort)}
-        print(write_saved_model(out, name, version, signatures, about, overwrite))
+        _print_export(write_saved_model(out, name, version, signatures, about, overwrite), signatures, as_json)
 
 
 SERVE_HELP = (
@@ -247,6 +253,13 @@ def serve(
         if not idle:
             say(messages, "note: what took longer than the time limit was still running and is given up")
             os._exit(0)
+
+
+def _print_export(folder: Path, signatures: "Sequence[Signature]", as_json: bool) -> None:
+    if as_json:
+        print_json({"folder": folder, "signatures": [signature.name for signature in signatures]})
+    else:
+        print(folder)
 
 
 def _check_grid(

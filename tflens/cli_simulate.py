@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tflens.terminal import reporting, say, two_numbers
+from tflens.terminal import Json, print_json, reporting, say, two_numbers
 
 
 def simulate(
@@ -28,6 +28,7 @@ def simulate(
         str, typer.Option(metavar="LOW,HIGH", help="S/N of the brightest pixel of the arcs, log-uniform.")
     ] = "10,50",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write into a folder that has content.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Draw lenses from a model's prior: OUT/mock-0000.fits and so on, as `tflens fit` reads them, and OUT/truth.csv.
 
@@ -47,3 +48,5 @@ def simulate(
         chosen = read_model(model) if model else lens_model(NeuralSource())
         table = write_mocks(survey, chosen, n, seed, prepare_folder(out, overwrite), overwrite)
         say(messages, f"wrote {n} lenses and {table}")
+        if as_json:
+            print_json({"lenses": n, "truth": table})

@@ -4,7 +4,6 @@ import csv
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from tflens import __version__
 from tflens.errors import ParameterError
 from tflens.files import write_atomically
 from tflens.grid import PixelGrid
+from tflens.plain import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,12 +121,12 @@ def summary(fit: Any) -> dict[str, Any]:
 
     return {
         "name": fit.observation.name,
-        "parameters": {row.name: _plain(asdict(row)) for row in fit.posterior.table()},
+        "parameters": {row.name: plain(row) for row in fit.posterior.table()},
         "best": best_point(fit),
         "derived": derived(fit),
-        "check": [_plain(asdict(finding)) for finding in fit.check()],
-        "diagnostics": _plain(fit.diagnostics()),
-        "seconds": _plain(fit.seconds),
+        "check": plain(fit.check()),
+        "diagnostics": plain(fit.diagnostics()),
+        "seconds": plain(fit.seconds),
     }
 
 
@@ -242,7 +242,7 @@ def _linear(grid: PixelGrid, key: str) -> fits.Header:
 
 
 def _write_table(path: Path, fit: Any) -> None:
-    rows = [_plain(asdict(row)) for row in fit.posterior.table()]
+    rows = plain(fit.posterior.table())
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
@@ -251,9 +251,3 @@ def _write_table(path: Path, fit: Any) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Numbers of NumPy as Python's own; what is not finite has no place in JSON and becomes null."""
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in values.items()}
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in plain.items()}

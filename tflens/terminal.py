@@ -1,10 +1,14 @@
 """On a terminal: messages, options and errors in words, the progress of work, and the table of what came out."""
 
+import json
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,12 +26,17 @@ from rich.progress import (
 from rich.table import Table
 
 from tflens.errors import ParameterError, TflensError
+from tflens.plain import plain
 from tflens.quiet import import_tensorflow_quietly
 
 if TYPE_CHECKING:
+    from tflens.galaxies.training import Record
     from tflens.inference.check import Finding
     from tflens.inference.pipeline import Fit
     from tflens.inference.progress import Monitor, Status
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead of text.")]
+"""The option of every command that prints results."""
 
 # As in tflens.inference.progress, which this module does without so that the command line starts quickly.
 _STAGES = ("look", "search", "polish", "warm-up", "sampling")
@@ -59,6 +68,28 @@ def reporting(tensorflow: bool = False) -> Iterator[Console]:
 def say(console: Console, message: str) -> None:
     """A message as it is: neither markup nor numbers in it are coloured, and only the terminal breaks its lines."""
     console.print(escape(message), highlight=False, soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """The results of a command as one JSON document on stdout."""
+    print(json.dumps(plain(content), indent=2, allow_nan=False))
+
+
+def print_paths(name: str, paths: Iterable[Path], as_json: bool) -> None:
+    """What a command wrote: a line for each path, as soon as it is there, or JSON with a list of this name."""
+    written = []
+    for path in paths:
+        written.append(path)
+        if not as_json:
+            print(path)
+    if as_json:
+        print_json({name: written})
+
+
+def results_console() -> Console:
+    """For tables on stdout; wide where it is no terminal, for a line must not break within a row."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def two_numbers(option: str, text: str) -> tuple[float, float]:
@@ -114,6 +145,43 @@ def showing_progress(console: Console) -> "Iterator[Monitor]":
     if not console.is_terminal:
         yield _Lines(console)
         return
+    with _stage_bars(console) as progress:
+        yield _Bars(progress)
+
+
+@contextmanager
+def showing_training(console: Console) -> "Iterator[Callable[[str, float, Record], None]]":
+    """What `tflens.galaxies.recipe.Reports` takes as `progress`, for the console: bars with the time left at most on a
+    terminal, a line for each epoch elsewhere."""
+    if not console.is_terminal:
+        yield _Epochs(console)
+        return
+    with _stage_bars(console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, fraction: float, record: "Record") -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0, live="preparing")
+                progress.reset(tasks[stage], completed=fraction)  # what an earlier call did took no time of this one
+            progress.update(tasks[stage], completed=fraction, live=losses(record) or "preparing")
+
+        yield show
+
+
+def losses(record: "Record") -> str:
+    """Where a training stands after an epoch, in words; "" before the first.
+
+    Example:
+        >>> losses({"epoch": 3, "loss": 1.5, "validation_loss": 1.625, "seconds": 2.0})
+        'epoch 3: loss 1.5, of validation data 1.625'
+    """
+    if not record:
+        return ""
+    return f"epoch {record['epoch']:.0f}: loss {record['loss']:.4g}, of validation data {record['validation_loss']:.4g}"
+
+
+def _stage_bars(console: Console) -> Progress:
+    """A bar for each stage. Time left follows from all of a stage so far: its steps come in long calls."""
     columns = (
         SpinnerColumn(finished_text=" "),
         TextColumn("{task.description:<10}"),
@@ -123,8 +191,7 @@ def showing_progress(console: Console) -> "Iterator[Monitor]":
         TimeRemainingColumn(),
         TextColumn("{task.fields[live]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        yield _Bars(progress)
+    return Progress(*columns, console=console, speed_estimate_period=1e9)
 
 
 def result_table(fit: "Fit") -> Table:
@@ -206,6 +273,28 @@ class _Bars:
         if stage not in self._tasks:
             name = "first look" if stage == "look" else stage
             self._tasks[stage] = self._progress.add_task(name, total=None, live="preparing")
+
+
+class _Epochs:
+    """A line for each epoch of a training, with the time left of its stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage, self._epoch = "", 0.0
+        self._since = (0.0, 0.0)  # the clock and the share done when the stage began, in this call
+
+    def __call__(self, stage: str, fraction: float, record: "Record") -> None:
+        now, epoch = time.monotonic(), record.get("epoch", 0.0)
+        if stage != self._stage:
+            self._stage, self._epoch, self._since = stage, epoch, (now, fraction)
+            say(self._console, f"{stage:<10} {fraction:4.0%} done")
+        elif fraction == self._since[1]:
+            self._since = (now, fraction)  # what came before was preparation
+        elif epoch != self._epoch:
+            self._epoch = epoch
+            began, share = self._since
+            left = timedelta(seconds=round((now - began) * (1 - fraction) / (fraction - share)))
+            say(self._console, f"{stage:<10} {fraction:4.0%}  {losses(record)}; {left} left at most")
 
 
 class _Lines:

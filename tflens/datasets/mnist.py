@@ -173,6 +173,7 @@ def make_dataset(
         "source": source,
         "stamp": stamp,
         "pixel_scale": PIXEL_SCALE,
+        "resolution": 0.0,
         "image": "digit before the PSF, without noise, unit sum, row 0 at the bottom",
     }
 

@@ -57,6 +57,7 @@ def observed_galaxies(
     snr_range: tuple[float, float] = SNR_RANGE,
     augment: bool = True,
     extra: Extra | None = None,
+    symmetries: bool = True,
 ) -> tf.data.Dataset:
     """One epoch of observations of simulated galaxies.
 
@@ -72,6 +73,7 @@ def observed_galaxies(
         snr_range: lowest and highest S/N.
         augment: draw one of the eight symmetries of the square for each galaxy (square stamps), and shuffle.
         extra: more about each galaxy, `[N, ...]` by name, to be handed through.
+        symmetries: without, augmentation only shuffles, as suits what has an upright.
 
     Returns:
         A dataset of `{"image": [batch, ny, nx], "sigma": [batch], "signal": [batch, ny, nx]}`, float32, and what is
@@ -100,7 +102,7 @@ def observed_galaxies(
         noise = sigma[:, None, None] * tf.random.stateless_normal(tf.shape(signal), seeds[1])
         return {"image": signal + noise, "sigma": sigma, "signal": signal}
 
-    return _batches("observed_galaxies", galaxies, observe, extra or {}, batch_size, seed, epoch, augment)
+    return _batches("observed_galaxies", galaxies, observe, extra or {}, batch_size, seed, epoch, augment, symmetries)
 
 
 def noisy_galaxies(
@@ -157,10 +159,12 @@ def _batches(
     seed: int,
     epoch: int,
     augment: bool,
+    symmetries: bool = True,
 ) -> tf.data.Dataset:
     """Batches in the order of the epoch; `observe` is given the turned stamps and a seed."""
     count, ny, nx = stamps.shape
-    if augment and ny != nx:
+    turned = augment and symmetries
+    if turned and ny != nx:
         raise ParameterError(f"{caller}: only square stamps have eight symmetries, got {ny} x {nx}")
     for name, values in extra.items():
         if len(values) != count:
@@ -174,7 +178,7 @@ def _batches(
     def make(batch: tf.Tensor, indices: tf.Tensor) -> Batch:
         symmetry, observation = tf.unstack(tf.random.split(tf.stack([stream, tf.cast(batch, tf.int32)]), 2))
         chosen = tf.gather(images, indices)
-        if augment:
+        if turned:
             chosen = random_symmetry(chosen, symmetry)
         return {**observe(chosen, observation), **{name: tf.gather(values, indices) for name, values in others.items()}}
 

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from tflens.datasets.mnist import distorted
 from tflens.datasets.pipeline import hst_psf, noisy_galaxies, observed_galaxies
 from tflens.datasets.records import Dataset
 from tflens.errors import ParameterError
@@ -24,12 +25,20 @@ from tflens.galaxies.flow import Flow
 from tflens.galaxies.networks import make_network, network_class
 from tflens.galaxies.posterior import gaussian_kl
 from tflens.galaxies.source import GalaxyModel
-from tflens.galaxies.training import Record, Report, seconds_of_training, train
+from tflens.galaxies.training import Record, Report, Trainable, seconds_of_training, train
 from tflens.galaxies.vae import GalaxyVAE, PosteriorOf, posterior_draws
 from tflens.galaxies.watching import TrainingWatcher, is_due
 
 Config = dict[str, Any]
 Splits = Mapping[str, Dataset]
+Progress = Callable[[str, float, Record], None]
+# For each table the keys that are allowed, given the table.
+Tables = Mapping[str, Callable[[Mapping[str, Any]], set[str]]]
+
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))}
+"""Configurations that come with the package, by the names that `extends` knows them by."""
+STAGES = ("vae", "flow", "joint", "final_flow")
+"""Of a training, in their order; each has a folder in that of the run."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +94,24 @@ class Reports:
         report: called with the record of each epoch, stage after stage.
         watch: write TensorBoard's events.
         profile: first and last step of each stage that TensorFlow's profiler traces.
+        progress: called with a stage, the share of its epochs that is done, and the record of the last one, empty
+            before the first; a stage that stops early jumps to its end.
     """
 
     report: Report = lambda record: None
     watch: bool = True
     profile: tuple[int, int] | None = None
+    progress: Progress = lambda stage, fraction, record: None
 
 
-def read_config(path: str | Path) -> Config:
-    """A configuration from a TOML file; `extends` in it names another one, relative to it, whose tables it changes.
+def read_config(path: str | Path, more: Tables | None = None) -> Config:
+    """A configuration from a TOML file.
+
+    `extends` in it names another one whose tables it changes: one of `SHIPPED` by its name, or a path relative to it.
+
+    Args:
+        path: of the file.
+        more: tables beside those of `check_config` that there must be.
 
     Raises:
         ParameterError: the file is missing, is not TOML, or says what `check_config` does not allow.
@@ -106,22 +124,24 @@ def read_config(path: str | Path) -> Config:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ParameterError(f"{path}: the configuration must be readable TOML, but {error}") from None
     if "extends" in config:
-        base = read_config(path.parent / config.pop("extends"))
+        extended = config.pop("extends")
+        base = read_config(SHIPPED.get(extended) or path.parent / extended, more)
         config = {**base, **{name: _changed(base.get(name), value) for name, value in config.items()}}
     try:
-        return check_config(config)
+        return check_config(config, more)
     except ParameterError as error:
         raise ParameterError(f"{path}: {error}") from None
 
 
-def check_config(config: Mapping[str, Any]) -> Config:
+def check_config(config: Mapping[str, Any], more: Tables | None = None) -> Config:
     """The configuration, if every key in it is an argument of what its table names.
 
     Tables: `data` (`Data`), `observation` (`observed_galaxies`), `encoder`, `decoder` and `flow` (the networks of
     their `kind`), `vae` (`GalaxyVAE`; its `psf` is true or false), `vae_training` and `joint_training` (`Schedule`),
-    `flow_training` (`FlowSchedule`), `condition` (`Condition`). Without `joint_training`, or with 0 epochs of it, there
-    is no such stage; without `condition` the flow is told nothing. Besides, `seed`, and `precision`: "float32",
-    "mixed_bfloat16" or "mixed_float16".
+    `flow_training` (`FlowSchedule`), `condition` (`Condition`), `distortion` (`distorted`: what is done to every stamp
+    anew in every epoch). Without `joint_training`, or with 0 epochs of it, there is no such stage; without `condition`
+    the flow is told nothing. Besides, `seed`, and `precision`: "float32", "mixed_bfloat16" or "mixed_float16"; and the
+    tables of `more`, as `read_config` takes them.
 
     Raises:
         ParameterError: a table or key is unknown, or a table that is needed is missing.
@@ -132,16 +152,19 @@ def check_config(config: Mapping[str, Any]) -> Config:
         ...
         tflens.errors.ParameterError: [decoder] knows no 'filtres'; its keys: filters, kind, latent_dim, ...
     """
+    tables = {**_TABLES, **(more or {})}
     for name, table in config.items():
         if name in _VALUES:
             continue
-        if name not in _TABLES:
-            raise ParameterError(f"unknown table or key {name!r}; known: {', '.join([*_VALUES, *_TABLES])}")
-        allowed = _TABLES[name](table)
+        if name not in tables:
+            raise ParameterError(f"unknown table or key {name!r}; known: {', '.join([*_VALUES, *tables])}")
+        if not isinstance(table, Mapping):
+            raise ParameterError(f"{name} must be a table, [{name}] with keys under it, got {table!r}")
+        allowed = tables[name](table)
         for key in table:
             if key not in allowed:
                 raise ParameterError(f"[{name}] knows no {key!r}; its keys: {', '.join(sorted(allowed))}")
-    missing = [name for name in _TABLES if name not in config and name not in _OPTIONAL]
+    missing = [name for name in tables if name not in config and name not in _OPTIONAL]
     if missing:
         raise ParameterError(f"the table [{missing[0]}] is missing")
     precision = config.get("precision", "float32")
@@ -174,17 +197,21 @@ def train_galaxy_model(
         ParameterError: the directory holds a run of another configuration, or the data do not suit it.
     """
     config, directory = check_config(config), Path(directory)
-    _claim(directory, config)
-    stages = ["vae", "flow"]
+    _check_stamps(config, galaxies)
+    claim(directory, config)
     vae = train_vae(config, galaxies, directory / "vae", reports)
     flow = train_flow(config, vae.posterior, galaxies, directory / "flow", reports)
     if _is_joint(config):
-        stages += ["joint", "final_flow"]
         train_jointly(config, vae, flow, galaxies, directory / "joint", reports)
         # It has seen the posterior with Newton's steps of the training; the model takes more.
         train_flow(config, vae.posterior, galaxies, directory / "final_flow", reports, flow)
     model = as_model(config, vae, flow, galaxies["train"].manifest)
-    return model, {stage: seconds_of_training(directory / stage) for stage in stages}
+    return model, {stage: seconds_of_training(directory / stage) for stage in stages_of(config)}
+
+
+def stages_of(config: Config) -> tuple[str, ...]:
+    """Those of `STAGES` that a configuration has."""
+    return STAGES if _is_joint(config) else STAGES[:2]
 
 
 def train_vae(config: Config, galaxies: Splits, directory: Path, reports: Reports | None = None) -> GalaxyVAE:
@@ -215,29 +242,21 @@ def train_flow(
     """
     seed, schedule = config["seed"], FlowSchedule(**config["flow_training"])
     keras.utils.set_random_seed(seed)
-    draws, held_out = _kept_draws(config, posterior, galaxies, schedule.draws, directory / "draws.npz")
+    kept = directory / "draws.npz"
+    if reports and not kept.exists():
+        reports.progress(directory.name, 0.0, {})  # drawing takes its time as well
+    draws, held_out = _kept_draws(config, posterior, galaxies, schedule.draws, kept)
     if flow is None:
         condition = _condition(config)
         flow = make_network("flow", {**config["flow"], "condition_dim": condition.dim if condition else 0})
         flow.adapt(*draws)
-    _compile(flow, schedule, -(-len(draws[0]) // schedule.batch_size))
 
     def epoch_of_draws(epoch: int) -> tf.data.Dataset:
         order = np.random.default_rng([seed, epoch]).permutation(len(draws[0]))
         return tf.data.Dataset.from_tensor_slices(tuple(part[order] for part in draws)).batch(schedule.batch_size)
 
-    with _telling(config, directory, reports) as (told, around_call):
-        train(
-            flow,
-            epoch_of_draws,
-            tf.data.Dataset.from_tensor_slices(held_out).batch(schedule.batch_size),
-            directory,
-            epochs=schedule.epochs,
-            patience=schedule.patience,
-            report=told,
-            xla=True,
-            around_call=around_call,
-        )
+    validation = tf.data.Dataset.from_tensor_slices(held_out).batch(schedule.batch_size)
+    train_stage(config, flow, epoch_of_draws, validation, directory, schedule, reports, xla=True)
     return flow
 
 
@@ -303,8 +322,66 @@ def batches(config: Config, dataset: Dataset, seed: int, epoch: int = 0, augment
         flux = dataset.metadata["flux"]
         images, sigma = dataset.images / flux[:, None, None], dataset.metadata["sigma"] / flux
         return noisy_galaxies(images, sigma, config["observation"]["batch_size"], **settings)
-    kernel = psf_kernel(config, dataset.manifest)
-    return observed_galaxies(dataset.images, kernel, **config["observation"], **settings)
+    kernel, images = psf_kernel(config, dataset.manifest), dataset.images
+    if augment and "distortion" in config:
+        images = distorted(images, seed, epoch, **config["distortion"])
+    return observed_galaxies(images, kernel, **config["observation"], **settings)
+
+
+def train_stage(
+    config: Config,
+    network: Trainable,
+    train_data: Callable[[int], tf.data.Dataset],
+    validation: tf.data.Dataset,
+    directory: Path,
+    schedule: Schedule,
+    reports: Reports | None = None,
+    *,
+    precision: str = "float32",
+    xla: bool = False,
+    pictures: "_Pictures | None" = None,
+) -> None:
+    """Train one network by a schedule, and tell of it on the way.
+
+    Args:
+        config: written beside the curves.
+        network: changed in place; left with the weights of its best epoch.
+        train_data: number of an epoch, from 0, to its batches.
+        validation: the same in every epoch.
+        directory: of the stage, whose name is that of the stage.
+        schedule: epochs and learning rate.
+        reports: what is told of it.
+        precision: that of the network.
+        xla: compile the steps with XLA.
+        pictures: drawn of it.
+    """
+    reports, steps = reports or Reports(), len(train_data(0))
+    _compile(network, schedule, steps, precision)
+    last: Record = {}
+
+    with _telling(config, directory, reports, pictures) as (told, around_call):
+
+        def around(step: int) -> AbstractContextManager:
+            reports.progress(directory.name, step / (schedule.epochs * steps), last)
+            return around_call(step)
+
+        def tell(record: Record) -> None:
+            last.update(record)
+            told(record)
+            reports.progress(directory.name, record["epoch"] / schedule.epochs, last)
+
+        history = train(
+            network,
+            train_data,
+            validation,
+            directory,
+            epochs=schedule.epochs,
+            patience=schedule.patience,
+            report=tell,
+            xla=xla,
+            around_call=around,
+        )
+    reports.progress(directory.name, 1.0, history[-1])
 
 
 def _autoencoder(config: Config, galaxies: Splits, encoder: Encoder, decoder: keras.Model, **changes: Any) -> GalaxyVAE:
@@ -325,19 +402,17 @@ def _train_autoencoder(
 ) -> None:
     seed = config["seed"]
     validation = batches(config, galaxies["validation"], seed + 1, augment=False)
-    _compile(vae, schedule, len(batches(config, galaxies["train"], seed)), config["precision"])
-    pictures = _Pictures(vae, validation, galaxies["validation"])
-    with _telling(config, directory, reports, pictures) as (told, around_call):
-        train(
-            vae,
-            lambda epoch: batches(config, galaxies["train"], seed, epoch),
-            validation,
-            directory,
-            epochs=schedule.epochs,
-            patience=schedule.patience,
-            report=told,
-            around_call=around_call,
-        )
+    train_stage(
+        config,
+        vae,
+        lambda epoch: batches(config, galaxies["train"], seed, epoch),
+        validation,
+        directory,
+        schedule,
+        reports,
+        precision=config["precision"],
+        pictures=_Pictures(vae, validation, galaxies["validation"]),
+    )
 
 
 def _compile(model: keras.Model, schedule: Schedule, steps_per_epoch: int, precision: str = "float32") -> None:
@@ -384,6 +459,15 @@ def _aggregate_posterior(config: Config, posterior: PosteriorOf, dataset: Datase
     return draws, np.concatenate([batch["condition"] for batch in data])
 
 
+def _check_stamps(config: Config, galaxies: Splits) -> None:
+    side, sides = config["encoder"].get("stamp_size"), galaxies["train"].images.shape[1:]
+    if side is not None and sides != (side, side):
+        raise ParameterError(
+            f"[encoder] stamp_size must be that of the galaxies, which are {sides[0]} x {sides[1]} pixels, got {side}; "
+            "change it, that of [decoder] as well, or make the dataset with other stamps"
+        )
+
+
 def _is_joint(config: Config) -> bool:
     return config.get("joint_training", {}).get("epochs", 0) > 0
 
@@ -403,8 +487,12 @@ def _precision(policy: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _claim(directory: Path, config: Config) -> None:
-    """Note the configuration of a run, or refuse to go on with another one."""
+def claim(directory: Path, config: Config) -> None:
+    """Note the configuration of a run, or refuse to go on with another one.
+
+    Raises:
+        ParameterError: the directory holds another one.
+    """
     path = directory / "config.json"
     directory.mkdir(parents=True, exist_ok=True)
     if path.exists() and json.loads(path.read_text()) != json.loads(json.dumps(config)):
@@ -416,10 +504,9 @@ def _claim(directory: Path, config: Config) -> None:
 
 @contextmanager
 def _telling(
-    config: Config, directory: Path, reports: Reports | None, pictures: "_Pictures | None" = None
+    config: Config, directory: Path, reports: Reports, pictures: "_Pictures | None"
 ) -> Iterator[tuple[Report, Callable[[int], AbstractContextManager]]]:
     """What is called after each epoch, and what surrounds the calls of the loop."""
-    reports = reports or Reports()
     if not reports.watch:
         yield reports.report, lambda step: nullcontext()
         return
@@ -498,30 +585,33 @@ def _changed(table: Any, changes: Any) -> Any:
     return {**table, **changes} if isinstance(table, dict) and isinstance(changes, dict) else changes
 
 
-def _arguments(function: Callable[..., Any], *without: str) -> set[str]:
+def arguments_of(function: Callable[..., Any], *without: str) -> set[str]:
+    """The names that a table may give to a function or class, but those of `without`."""
     return set(inspect.signature(function).parameters) - {"self", "kwargs", *without}
 
 
 def _network_arguments(role: str, *without: str) -> Callable[[Mapping[str, Any]], set[str]]:
-    return lambda table: _arguments(network_class(role, table).__init__, *without) | {"kind"}
+    return lambda table: arguments_of(network_class(role, table).__init__, *without) | {"kind"}
 
 
 _VALUES = ("seed", "precision")
 _PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _PSFS = ("hst", "dataset", "none")
-_OPTIONAL = ("data", "condition", "joint_training")
-# For each table the keys that are allowed, given the table.
-_TABLES: dict[str, Callable[[Mapping[str, Any]], set[str]]] = {
-    "data": lambda table: _arguments(Data),
-    "observation": lambda table: _arguments(observed_galaxies, "galaxies", "psf", "seed", "epoch", "augment", "extra"),
+_OPTIONAL = ("data", "condition", "joint_training", "distortion")
+_TABLES: Tables = {
+    "data": lambda table: arguments_of(Data),
+    "observation": lambda table: arguments_of(
+        observed_galaxies, "galaxies", "psf", "seed", "epoch", "augment", "extra"
+    ),
     "encoder": _network_arguments("encoder"),
     "decoder": _network_arguments("decoder"),
-    "vae": lambda table: _arguments(GalaxyVAE.__init__, "encoder", "decoder", "prior", "seed"),
-    "vae_training": lambda table: _arguments(Schedule),
+    "vae": lambda table: arguments_of(GalaxyVAE.__init__, "encoder", "decoder", "prior", "seed"),
+    "vae_training": lambda table: arguments_of(Schedule),
     "flow": _network_arguments("flow", "condition_dim"),
-    "flow_training": lambda table: _arguments(FlowSchedule),
-    "joint_training": lambda table: _arguments(Schedule),
-    "condition": lambda table: _arguments(Condition),
+    "flow_training": lambda table: arguments_of(FlowSchedule),
+    "joint_training": lambda table: arguments_of(Schedule),
+    "condition": lambda table: arguments_of(Condition),
+    "distortion": lambda table: arguments_of(distorted, "stamps", "seed", "epoch"),
 }
 _EPOCH_OF_DRAWS = 10_000  # far from those of the training: other symmetries, other noise
 _PICTURED = 512  # galaxies for the pictures of the latent space

@@ -94,6 +94,10 @@ class FitSettings:
                 raise ParameterError(f"FitSettings.{setting.name} must be an integer >= {least}, got {value!r}")
 
 
+QUICK = FitSettings(starts=8, search_steps=60, survivors=2, polish_steps=12, chains=2, warmup=40, draws=40)
+"""For a first look, and for trying things out: the optimum may be found, its intervals mean nothing."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """A finished fit.
