@@ -22,7 +22,7 @@ from tflens.galaxies.digit_reader import load_digit_reader
 from tflens.grid import PixelGrid
 from tflens.inference.mock_lenses import lens_model
 from tflens.inference.mocks import Survey, gaussian_psf
-from tflens.inference.pipeline import QUICK, FitSettings
+from tflens.inference.settings import QUICK, FitSettings
 from tflens.light import Pixelated
 
 FAST = os.environ.get("TFLENS_FAST") == "1"

@@ -12,7 +12,7 @@ from pathlib import Path
 from tflens.config import Input, RunConfig
 from tflens.coolest import to_coolest
 from tflens.inference.check import in_words
-from tflens.inference.pipeline import QUICK, FitSettings
+from tflens.inference.settings import QUICK, FitSettings
 from tflens.run import execute, prepare
 from tflens.saved_fit import SavedFit
 

@@ -2,7 +2,7 @@
 # # Quickstart: a lens is made, fitted, and looked at
 #
 # Run it as a script (`python examples/quickstart.py`), or cell by cell in an editor or in Jupyter with Jupytext.
-# With `TFLENS_FAST=1` in the environment everything is small: a minute, and no result to be believed. Pictures go
+# With `TFLENS_FAST=1` in the environment everything is small, and no result to be believed. Pictures go
 # to the folder `TFLENS_OUT`, `examples_output` by default.
 
 # %%
@@ -13,7 +13,7 @@ import tflens as tl
 from tflens.galaxies import NeuralSource
 from tflens.inference.check import in_words
 from tflens.inference.mock_lenses import lens_model, survey
-from tflens.inference.pipeline import QUICK, FitSettings
+from tflens.inference.settings import QUICK, FitSettings
 from tflens.light import Sersic
 from tflens.plotting import fit_figure
 

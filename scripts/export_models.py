@@ -2,6 +2,7 @@
 
 python scripts/export_models.py galaxies --out models
 python scripts/export_models.py lens --out models --like examples/demo/lens.fits
+python scripts/export_models.py fit --out models --like examples/demo/lens.fits
 """
 
 import sys

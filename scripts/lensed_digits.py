@@ -20,9 +20,10 @@ from tflens.galaxies.digit_reader import DigitReader
 from tflens.grid import PixelGrid
 from tflens.inference.mock_lenses import lens_model
 from tflens.inference.mocks import Mock, Survey
-from tflens.inference.pipeline import Fit, FitSettings, Fitter
+from tflens.inference.pipeline import Fit, Fitter
 from tflens.inference.posterior import Row
 from tflens.inference.progress import Monitor, unwatched
+from tflens.inference.settings import FitSettings
 from tflens.light import Pixelated
 
 GRID = PixelGrid((72, 80), 0.08)

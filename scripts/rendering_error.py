@@ -49,7 +49,7 @@ def measure(lenses: int, pixels: int, pixel_scale: float, seed: int) -> list[dic
     import tensorflow as tf
 
     from tflens.grid import PixelGrid
-    from tflens.inference.pipeline import FitSettings
+    from tflens.inference.settings import FitSettings
     from tflens.lens_layer import LensLayer
     from tflens.light import Sersic
     from tflens.model import LensModel

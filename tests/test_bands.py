@@ -11,7 +11,7 @@ from tflens.bands import LATENTS, BandsModel, BandsTarget
 from tflens.errors import ParameterError
 from tflens.inference.bands import fit_bands
 from tflens.inference.optimize import gauss_newton, least_squares_objective
-from tflens.inference.pipeline import FitSettings
+from tflens.inference.settings import FitSettings
 from tflens.light import Exponential, Sersic
 from tflens.model import LensModel, LensTarget
 from tflens.observation import Observation

@@ -28,7 +28,8 @@ from tflens.inference.check import check
 from tflens.inference.gain import gains
 from tflens.inference.mock_lenses import lens_model, survey
 from tflens.inference.mocks import Mock, Survey
-from tflens.inference.pipeline import Fit, FitSettings, Fitter
+from tflens.inference.pipeline import Fit, Fitter
+from tflens.inference.settings import FitSettings
 from tflens.light import Pixelated, Sersic
 
 PIXEL_SCALE = 0.06

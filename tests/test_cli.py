@@ -27,10 +27,10 @@ from tflens.cli import Sampler, app, fit
 from tflens.config import Input, RunConfig
 from tflens.errors import ObservationError, ParameterError
 from tflens.inference.derived import source_fluxes
-from tflens.inference.pipeline import FitSettings
 from tflens.inference.posterior import Posterior
 from tflens.inference.progress import STAGES
 from tflens.inference.samplers import SAMPLERS
+from tflens.inference.settings import FitSettings
 from tflens.light import CoreSersic, Sersic
 from tflens.light.sersic import brightness
 from tflens.model import LensModel

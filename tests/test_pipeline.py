@@ -11,8 +11,9 @@ from tflens.errors import ParameterError
 from tflens.inference.initial import Glance, smooth_noise
 from tflens.inference.map import draw_starts, polish, search
 from tflens.inference.mock_lenses import lens_model
-from tflens.inference.pipeline import FitSettings, Fitter, arc_mask, find_neighbours, fit
+from tflens.inference.pipeline import Fitter, arc_mask, find_neighbours, fit
 from tflens.inference.progress import STAGES, Status
+from tflens.inference.settings import FitSettings
 from tflens.light import Sersic
 from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation

@@ -12,10 +12,11 @@ from small_fit import SETTINGS, observation
 from tflens.errors import ParameterError
 from tflens.inference.hmc import Chains
 from tflens.inference.map import Optimum, polish
-from tflens.inference.pipeline import FitSettings, fit
+from tflens.inference.pipeline import fit
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import STAGES
 from tflens.inference.samplers import SAMPLERS, Sampler
+from tflens.inference.settings import FitSettings
 from tflens.light import Sersic
 from tflens.mass import EPL, Shear
 from tflens.model import LensModel, LensTarget

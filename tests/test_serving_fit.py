@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_lens
+from graphs import needs_xla
 from typer.testing import CliRunner
 
 from tflens.cli import app
 from tflens.errors import ParameterError
-from tflens.inference.fit_program import Effort
 from tflens.inference.map import Optimum, polish
-from tflens.inference.pipeline import FitSettings, Fitter
+from tflens.inference.pipeline import Fitter
+from tflens.inference.settings import FitSettings
 from tflens.light import Sersic
 from tflens.mass import EPL, Shear
 from tflens.model import LensModel, LensTarget
@@ -23,7 +24,9 @@ from tflens.serving.fit import _seen, _Target, fit_signatures
 GRID = tiny_lens.grid()
 SIDE = 5
 PSF = np.pad(tiny_lens.PSF, ((1, 1), (0, 0)))  # square, and neither round nor even
-LEAST = Effort(starts=2, search_steps=12, survivors=1, polish_steps=1, chains=2, warmup=40, draws=20)
+LEAST = FitSettings(
+    starts=2, search_steps=12, survivors=1, polish_steps=1, chains=2, warmup=40, draws=20, supersampling=1
+)
 
 
 def lens_model(source=None, dtype="float32"):
@@ -93,18 +96,16 @@ def test_a_model_without_a_source_is_refused():
         fit_signatures(LensModel(lens=[], lens_light=[Sersic()], source=None), GRID, SIDE)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"starts": 0}, {"starts": 2.0}, {"chains": 1}, {"warmup": 39}, {"survivors": True}, {"survivors": 33}]
-)
-def test_efforts_that_are_refused(wrong):
-    with pytest.raises(ParameterError, match=f"Effort.{next(iter(wrong))}"):
-        Effort(**wrong)
+@pytest.mark.parametrize("wrong", [{"sampler": "nuts"}, {"start": "network"}])
+def test_settings_that_no_program_has_are_refused(wrong):
+    with pytest.raises(ParameterError, match=f"FitSettings.sampler 'hmc' .* got .*{next(iter(wrong.values()))!r}"):
+        fit_signatures(lens_model(), GRID, SIDE, FitSettings(**wrong))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    effort = Effort(starts=16, search_steps=120, survivors=3, polish_steps=16, draws=150)
-    signatures = fit_signatures(lens_model(), GRID, SIDE, effort, supersampling=1)
+    settings = FitSettings(starts=16, search_steps=120, survivors=3, polish_steps=16, draws=150, supersampling=1)
+    signatures = fit_signatures(lens_model(), GRID, SIDE, settings)
     return write_saved_model(tmp_path_factory.mktemp("models"), "fit", 1, signatures, {"title": "A test"})
 
 
@@ -167,12 +168,10 @@ class TestSavedModel:
         assert not np.array_equal(other["draws"][0], found["draws"])
 
     def test_without_xla(self, folder):
-        least = fit_signatures(lens_model(), GRID, SIDE, LEAST, supersampling=1)
+        least = fit_signatures(lens_model(), GRID, SIDE, LEAST)
         path = write_saved_model(folder.parents[1], "least", 1, least, {})
         one, other = (tf.saved_model.load(str(path)).signatures[each.name] for each in least)
-        functions = [each.graph.as_graph_def().library.function for each in (one, other)]
-        compiled = [any(f.attr["_XlaMustCompile"].b for f in each) for each in functions]
-        assert compiled == [True, False]
+        assert [needs_xla(each.graph.as_graph_def()) for each in (one, other)] == [True, False]
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ MOCKS_PER_WORKER = 25
 """How many mocks are fitted by one process, before another takes over."""
 
 SETTINGS = {"starts": 32, "survivors": 4, "draws": 200}
-"""Of the fits, as arguments of `tflens.inference.pipeline.FitSettings`."""
+"""Of the fits, as arguments of `tflens.inference.settings.FitSettings`."""
 
 _DIGITS = 7  # of the numbers in a kept file
 
@@ -91,7 +91,7 @@ class Plan:
         The commit is not part of it, but the model with its weights and the settings are.
         """
         from tflens.inference.mock_lenses import fitted_source, lens_model
-        from tflens.inference.pipeline import FitSettings
+        from tflens.inference.settings import FitSettings
         from tflens.run import describe_galaxies, describe_model
 
         model = describe_model(lens_model(fitted_source(self.source, self.galaxies)))
@@ -146,7 +146,8 @@ class MockFits:
 
     def _make_fitter(self) -> "Fitter":
         from tflens.inference.mock_lenses import fitted_source, lens_model
-        from tflens.inference.pipeline import FitSettings, Fitter
+        from tflens.inference.pipeline import Fitter
+        from tflens.inference.settings import FitSettings
 
         model = lens_model(fitted_source(self._plan.source, self._plan.galaxies))
         return Fitter(model, FitSettings(**self._plan.settings), crop=False)

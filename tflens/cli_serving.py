@@ -178,16 +178,23 @@ def export_fit(
         raise typer.BadParameter("give it, or --like", param_hint="--psf-side")
     _check_model(context, model)
     with reporting(tensorflow=True) as messages:
-        from tflens.inference.fit_program import Effort
+        from tflens.inference.settings import FitSettings
         from tflens.serving.export import write_saved_model
         from tflens.serving.fit import fit_signatures
 
-        effort = Effort(starts=starts, survivors=survivors, chains=chains, warmup=warmup, draws=draws)
+        settings = FitSettings(
+            starts=starts,
+            survivors=survivors,
+            chains=chains,
+            warmup=warmup,
+            draws=draws,
+            supersampling=supersampling,
+        )
         grid, observation = _grid(messages, like, shape, pixel_scale, "`fit`")
         side = psf_side if observation is None else max(observation.psf.shape)
         chosen = _lens_model(model, source, observation)
-        signatures = fit_signatures(chosen, grid, side, effort, supersampling)
-        about = _about(chosen, grid, supersampling) | {"psf_side": side, "effort": asdict(effort)}
+        signatures = fit_signatures(chosen, grid, side, settings)
+        about = _about(chosen, grid, supersampling) | {"psf_side": side, "settings": asdict(settings)}
         _print_export(write_saved_model(out, name, version, signatures, about, overwrite), signatures, as_json)
 
 

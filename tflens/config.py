@@ -174,7 +174,7 @@ class RunConfig:
         tables: of a model of one's own, as `tflens.model_file.read_tables` has them; None for the default model.
         shared: of a lens among others that share what is compiled, None of one by itself: `center` of the default
             model, arcsec, and, once it is fitted, `refine`, how finely each pixel was sampled.
-        settings: arguments of `tflens.inference.pipeline.FitSettings`; what is not given takes its default.
+        settings: arguments of `tflens.inference.settings.FitSettings`; what is not given takes its default.
         recorded: of a configuration that was read from a file: the model and the versions at that time.
 
     Raises:

@@ -16,6 +16,9 @@ from tflens._tfp import tfd
 from tflens.errors import ParameterError
 from tflens.small_matrices import CholeskyFactor
 
+SMALLEST_PRIOR_SCALE = 10.0
+"""Least width of an amplitude's prior, in signal-to-noise of its component: that of an image with hardly a signal."""
+
 
 class LinearSolution(NamedTuple):
     """Posterior of the amplitudes, and what is left when they are integrated out.

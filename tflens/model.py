@@ -17,7 +17,7 @@ from tflens.errors import ParameterError
 from tflens.forward_mode import ForwardAccumulator
 from tflens.lens_layer import LensLayer, Values
 from tflens.light import LightProfile, Pixelated, Sersic
-from tflens.linear import LinearSolution, marginalize
+from tflens.linear import SMALLEST_PRIOR_SCALE, LinearSolution, marginalize
 from tflens.mass import EPL, MassProfile, Shear
 from tflens.mass.total import Total, total
 from tflens.observation import Observation
@@ -522,7 +522,9 @@ class LensTarget(Density):
         self.image, self.noise = observation.image[self.frame], observation.noise[self.frame]
         self.use(observation.mask[self.frame])
         # A component brighter than the whole image in signal-to-noise is what the data rule out, and no more.
-        self.seen.prior_scale.assign(max(10.0, np.linalg.norm(self.seen.data.numpy().astype(np.float64))))
+        self.seen.prior_scale.assign(
+            max(SMALLEST_PRIOR_SCALE, np.linalg.norm(self.seen.data.numpy().astype(np.float64)))
+        )
 
     def refined(
         self,

@@ -315,7 +315,7 @@ def _made_with(results: Results) -> list[tuple[str, str]]:
 
 
 def _unusual(settings: Mapping[str, Any]) -> dict[str, Any]:
-    from tflens.inference.pipeline import FitSettings
+    from tflens.inference.settings import FitSettings
 
     usual = FitSettings()
     return {name: value for name, value in settings.items() if value != getattr(usual, name, None)}

@@ -116,7 +116,8 @@ def make_fitter(observation: "Observation", config: RunConfig) -> "Fitter":
     Raises:
         ParameterError: a setting, the file's model or the recorded sampling breaks a rule.
     """
-    from tflens.inference.pipeline import FitSettings, Fitter
+    from tflens.inference.pipeline import Fitter
+    from tflens.inference.settings import FitSettings
 
     try:
         settings = FitSettings(**config.settings)

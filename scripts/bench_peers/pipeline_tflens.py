@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from tflens._tfp import tfd
 from tflens.inference.map import polish, search
-from tflens.inference.pipeline import FitSettings
 from tflens.inference.posterior import assemble
 from tflens.inference.samplers import SAMPLERS
+from tflens.inference.settings import FitSettings
 from tflens.light import Sersic
 from tflens.mass import EPL, Shear
 from tflens.model import LensModel, LensTarget

@@ -10,10 +10,11 @@ from tflens.errors import ParameterError
 from tflens.inference.clock import Clock
 from tflens.inference.initial import glance
 from tflens.inference.map import Optimum, draw_starts, polish, search
-from tflens.inference.pipeline import LIKELY, RENDERING_ERROR, Fit, FitSettings, arc_mask, find_neighbours
+from tflens.inference.pipeline import LIKELY, RENDERING_ERROR, Fit, arc_mask, find_neighbours
 from tflens.inference.posterior import assemble
 from tflens.inference.progress import Monitor, Progress, unwatched, watch
 from tflens.inference.samplers import SAMPLERS
+from tflens.inference.settings import FitSettings
 from tflens.model import LensTarget
 from tflens.observation import Observation
 

@@ -4,7 +4,6 @@ The stages are those of `tflens.inference.pipeline`, but for what asks other too
 the first look, the masking of neighbours, finer sampling where it is needed, and the random field beside the source.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,41 +11,15 @@ import tensorflow as tf
 
 from tflens._tfp import mcmc
 from tflens.density import Density
-from tflens.errors import ParameterError
 from tflens.inference import hmc
-from tflens.inference.map import climb_in_stages
+from tflens.inference.map import climb_in_stages, descend, score
 from tflens.inference.metric import metric_of
-from tflens.inference.optimize import levenberg_marquardt_step, start_adam, start_levenberg_marquardt
+from tflens.inference.optimize import start_adam, start_levenberg_marquardt
+from tflens.inference.settings import FitSettings
 from tflens.inference.straight import bend_of, curvature
 
 _SCREENED = 8  # points of the prior that are looked at for each start
 _SPREAD = 0.7  # of these, in standard deviations of the prior
-_TARGET_ACCEPTANCE = 0.9
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long and how hard to look, settled when the program is made; names as of `FitSettings`.
-
-    Raises:
-        ParameterError: a number is no whole number from its least, or more points are kept than there are.
-    """
-
-    starts: int = 32
-    search_steps: int = 240
-    survivors: int = 4
-    polish_steps: int = 24
-    chains: int = 8
-    warmup: int = 120
-    draws: int = 200
-
-    def __post_init__(self) -> None:
-        least = {"search_steps": 12, "chains": 2, "warmup": 40, "draws": 20}
-        for name, value in vars(self).items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < least.get(name, 1):
-                raise ParameterError(f"Effort.{name} must be an integer >= {least.get(name, 1)}, got {value!r}")
-        if self.survivors > self.starts:
-            raise ParameterError(f"Effort.survivors must be at most starts ({self.starts}), got {self.survivors}")
 
 
 class Fitted(NamedTuple):
@@ -71,28 +44,24 @@ class Fitted(NamedTuple):
     divergences: tf.Tensor
 
 
-def fit_program(target: Density, seed: tf.Tensor, effort: Effort) -> Fitted:
+def fit_program(target: Density, seed: tf.Tensor, settings: FitSettings) -> Fitted:
     """Fits a target within a program of tensors: starts from the prior, Adam, Levenberg-Marquardt, HMC.
 
     Args:
         target: of one lens, with a `model`; its data may be tensors of the program.
         seed: a whole number; the same gives the same fit on the same machine.
-        effort: how long and how hard to look.
+        settings: how long and how hard to look; its seed, supersampling, start and sampler do not count here.
     """
     dim, dtype = target.model.dim, target.model.dtype
     seed = tf.cast(seed, tf.int32)
-    several = _SPREAD * tf.random.stateless_normal([_SCREENED * effort.starts, dim], [seed, 0], dtype=dtype)
-    likely = _best_first(target.log_likelihood(several))[: effort.starts]
-    state, value = climb_in_stages(target, start_adam(tf.gather(several, likely)), effort.search_steps)
-    survivors = tf.gather(state.u, _best_first(value)[: effort.survivors])
-    _, polished = tf.while_loop(
-        lambda i, _: i < effort.polish_steps,
-        lambda i, state: (i + 1, levenberg_marquardt_step(target, state)),
-        (tf.constant(0), start_levenberg_marquardt(survivors)),
-    )
-    log_prob = target.log_likelihood(polished.u) + target.log_prior(polished.u)
+    several = _SPREAD * tf.random.stateless_normal([_SCREENED * settings.starts, dim], [seed, 0], dtype=dtype)
+    likely = _best_first(target.log_likelihood(several))[: settings.starts]
+    state, value = climb_in_stages(target, start_adam(tf.gather(several, likely)), settings.search_steps)
+    survivors = tf.gather(state.u, _best_first(value)[: settings.survivors])
+    polished = descend(target, start_levenberg_marquardt(survivors), settings.polish_steps)
+    log_prob = score(target, polished.u)
     best = _best_first(log_prob)[0]
-    chains = _sample(target, polished.u[best], seed, effort)
+    chains = _sample(target, polished.u[best], seed, settings)
     return Fitted(
         u=polished.u[best],
         log_prob=log_prob[best],
@@ -116,13 +85,12 @@ class _Chain(NamedTuple):
     divergences: tf.Tensor
 
 
-def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort) -> dict[str, tf.Tensor]:
+def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, settings: FitSettings) -> dict[str, tf.Tensor]:
     """What `tflens.inference.hmc.sample` does, adaptation included, in one loop over chunks of transitions."""
     dim, dtype = target.model.dim, center.dtype
-    ends = np.cumsum(hmc.windows_of(effort.warmup))
-    warm, total = int(ends[-1]), int(ends[-1]) + -(-effort.draws // hmc.CHUNK)
+    ends = np.cumsum(hmc.windows_of(settings.warmup))
+    warm, total = int(ends[-1]), int(ends[-1]) + -(-settings.draws // hmc.CHUNK)
     begins = tf.constant([0, *ends], tf.int32)
-
     bend = bend_of(target, center)
 
     def to_v(w: tf.Tensor, state: _Chain) -> tf.Tensor:
@@ -131,7 +99,7 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
     def move(i: tf.Tensor, state: _Chain) -> tuple[tf.Tensor, _Chain]:
         window = tf.reduce_sum(tf.cast(i >= begins[1:], tf.int32))
         chunk = tf.cast(i - begins[window], dtype)
-        jitter = tf.random.stateless_uniform([], [seed, 2 * i + 1], 0.7, 1.3, dtype)
+        jitter = tf.random.stateless_uniform([], [seed, 2 * i + 1], *hmc.JITTER, dtype)
         leapfrog_steps = tf.cast(tf.round(state.trajectory / state.step_size * jitter), tf.int32)
         points, log_accept = mcmc.sample_chain(
             hmc.CHUNK,
@@ -146,7 +114,7 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
         )
         log_accept = tf.where(tf.math.is_nan(log_accept), tf.constant(-np.inf, dtype), log_accept)
         accepted = tf.reduce_mean(tf.exp(tf.minimum(log_accept, 0)))
-        rate = tf.exp((accepted - _TARGET_ACCEPTANCE) / tf.sqrt(1 + chunk / 2))
+        rate = tf.exp((accepted - hmc.TARGET_ACCEPTANCE) / tf.sqrt(1 + chunk / 2))
         sampling = i >= warm
         diverging = tf.reduce_sum(tf.cast(log_accept < -hmc.DIVERGENCE, tf.int32))
         state = state._replace(
@@ -162,7 +130,7 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
     def whiten_anew(end: tf.Tensor, window: tf.Tensor, state: _Chain) -> _Chain:
         # The first part of a window is on its way from where the last one ended.
         begin = begins[window] + (end - begins[window]) // 3
-        settled = tf.reshape(state.visited[begin:end], [-1, effort.chains, dim])
+        settled = tf.reshape(state.visited[begin:end], [-1, settings.chains, dim])
         last = settled[-1]
         places = tf.concat([settled[tf.shape(settled)[0] // 2], last], 0)
         curvatures = tf.map_fn(lambda v: curvature(target, bend, v), places)
@@ -185,18 +153,18 @@ def _sample(target: Density, center: tf.Tensor, seed: tf.Tensor, effort: Effort)
         (
             tf.constant(0),
             _Chain(
-                w=hmc.START * tf.random.stateless_normal([effort.chains, dim], [seed, 1], dtype=dtype),
+                w=hmc.START * tf.random.stateless_normal([settings.chains, dim], [seed, 1], dtype=dtype),
                 origin=tf.zeros_like(center),
                 factor=tf.eye(dim, dtype=dtype),
                 step_size=tf.constant(hmc.FIRST_STEP, dtype),
                 trajectory=tf.constant(hmc.FIRST_STEP * hmc.FIRST_LEAPFROG, dtype),
-                visited=tf.zeros([total, hmc.CHUNK, effort.chains, dim], dtype),
+                visited=tf.zeros([total, hmc.CHUNK, settings.chains, dim], dtype),
                 acceptance=tf.zeros([], dtype),
                 divergences=tf.constant(0),
             ),
         ),
     )
-    draws = tf.reshape(state.visited[warm:], [-1, effort.chains, dim])[: effort.draws]
+    draws = tf.reshape(state.visited[warm:], [-1, settings.chains, dim])[: settings.draws]
     return {
         "draws": bend.to_u(tf.transpose(draws, [1, 0, 2])),
         "acceptance": state.acceptance,

@@ -21,6 +21,8 @@ FIRST_LEAPFROG, MAX_LEAPFROG = 48, 64
 FIRST_STEP = 0.3
 STABLE = 1.0  # first step of a window, in units of the narrowest width; leapfrog is unstable beyond 2
 START = 0.3
+JITTER = (0.7, 1.3)  # of a trajectory's length
+TARGET_ACCEPTANCE = 0.9
 # How far each window's metric goes from the mean curvature to the inverse of the chains' covariance.
 TOWARDS_COVARIANCE = (0.5, 0.75, 1.0)
 
@@ -116,7 +118,7 @@ class Sampler:
             rng: of the sampler.
         """
         wanted = trajectory / step_size
-        leapfrog_steps = int(np.clip(round(wanted.max() * rng.uniform(0.7, 1.3)), 1, MAX_LEAPFROG))
+        leapfrog_steps = int(np.clip(round(wanted.max() * rng.uniform(*JITTER)), 1, MAX_LEAPFROG))
         points, u, density, log_accept = self.transit(
             w, self._of_chains(step_size * wanted / wanted.max(), w), tf.constant(leapfrog_steps), draw_seed(rng)
         )
@@ -163,7 +165,7 @@ def sample(
     warmup: int = 120,
     draws: int = 300,
     seed: int = 0,
-    target_acceptance: float = 0.9,
+    target_acceptance: float = TARGET_ACCEPTANCE,
     progress: Progress = silent,
 ) -> Chains:
     """Draws from a log density by HMC in coordinates in which it is nearly a unit Gaussian.
@@ -210,7 +212,7 @@ def sample_each(
     warmup: int = 120,
     draws: int = 300,
     seed: int = 0,
-    target_acceptance: float = 0.9,
+    target_acceptance: float = TARGET_ACCEPTANCE,
     progress: Progress = silent,
 ) -> list[Chains]:
     """What `sample` does for several densities side by side, in one program.

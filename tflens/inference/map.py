@@ -101,15 +101,15 @@ def polish(target: Density, optimum: Optimum, steps: int, progress: Progress = s
 
 def polish_each(target: Density, optima: Sequence[Optimum], steps: int, progress: Progress = silent) -> list[Optimum]:
     """What `polish` does for each of a target's lenses, with equally many points of each."""
-    descend, score = target.program(_descend), target.program(_score)
+    down, scored = target.program(descend), target.program(score)
 
     def run(optima: Sequence[Optimum], first: int, last: int) -> list[Optimum]:
         state = start_levenberg_marquardt(tf.constant(np.concatenate([each.u for each in optima])))
         for done in range(first, last, _CHUNK):
-            state = descend(state)
+            state = down(state)
             points = state.u.numpy()[_best_first(-state.objective.numpy())]
             progress("polish", min(1.0, (done + _CHUNK) / steps), points)
-        ends = zip(*(np.split(x, len(optima)) for x in (state.u.numpy(), score(state.u).numpy())), strict=True)
+        ends = zip(*(np.split(x, len(optima)) for x in (state.u.numpy(), scored(state.u).numpy())), strict=True)
         return [_sorted(u, value, each.bad_gradients) for (u, value), each in zip(ends, optima, strict=True)]
 
     half = run(optima, 0, steps // 2)
@@ -154,15 +154,17 @@ def _climb(target: Density, state: AdamState, rates: tf.Tensor, cooling: tf.Tens
     return adam(lambda u: target.value_and_gradient(u, cooling), state, rates)
 
 
-def _descend(target: Density, state: LMState) -> LMState:
+def descend(target: Density, state: LMState, steps: int = _CHUNK) -> LMState:
+    """Levenberg-Marquardt steps of every start within one program."""
     return tf.while_loop(
-        lambda i, _: i < _CHUNK,
+        lambda i, _: i < steps,
         lambda i, state: (i + 1, levenberg_marquardt_step(target, state)),
         (tf.constant(0), state),
     )[1]
 
 
-def _score(target: Density, u: tf.Tensor) -> tf.Tensor:
+def score(target: Density, u: tf.Tensor) -> tf.Tensor:
+    """Log posteriors `[batch]` without their gradients."""
     return target.log_likelihood(u) + target.log_prior(u)
 
 

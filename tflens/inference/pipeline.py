@@ -1,7 +1,8 @@
 """From an observation to a posterior: a first look, many starts, a polish, and a sampler."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from tflens.inference.map import Optimum, draw_starts, polish, polish_each, sear
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
 from tflens.inference.samplers import SAMPLERS, MarkovChains, Sampler
+from tflens.inference.settings import FitSettings
 from tflens.inference.starter import Starter
 from tflens.lens_batch import LensBatch
 from tflens.light import LightProfile
@@ -34,68 +36,11 @@ from tflens.mass import EPL, Shear
 from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
 
-STARTS = ("broad", "network")
-"""Where a search can begin, see `FitSettings`."""
-
 _FORGIVING = 2  # rounds of looking for what the source's network cannot draw: the first changes the optimum
 LIKELY = 3  # points of the search for which pixels are sampled finely enough
 # Largest rendering errors, in units of the noise: of a lens by itself, and of lenses that share their sampling, whose
 # map of refinement would otherwise grow with every cusp.
 RENDERING_ERROR, _SHARED_RENDERING_ERROR = 0.05, 0.2
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How long and how hard to look; with the observation and the model it determines a fit.
-
-    Args:
-        seed: of everything random.
-        starts: points from which the optimum is sought.
-        search_steps: Adam steps of every start.
-        survivors: starts that are polished.
-        polish_steps: Levenberg-Marquardt steps of every survivor.
-        chains: of Hamiltonian Monte Carlo; islands of sequential Monte Carlo.
-        warmup: transitions of each chain that adapt the sampler and are dropped; a variational fit takes five steps
-            for each of them, sequential Monte Carlo finds its own number.
-        draws: transitions of each chain that are kept; particles of each island.
-        supersampling: samples along each side of a pixel, from the polish on; the search makes do with one.
-        sampler: the way from the optimum to the posterior: "hmc"; "nuts", whose trajectories find their own length;
-            "smc", sequential Monte Carlo, for several modes and the evidence; "vi-gaussian" and "vi-iaf", variational
-            fits of a Gaussian and of a flow, approximate, with a diagnosis of how near they are.
-        start: where the search begins: "broad", all over the prior, or "network", for three of four starts where a
-            network guesses from the image (`tflens.inference.starter`), so that fewer and shorter ones may do.
-
-    Raises:
-        ParameterError: a value is not an integer within its bounds, or there is no such sampler or start.
-    """
-
-    seed: int = field(default=0, metadata={"least": 0})
-    starts: int = field(default=48, metadata={"least": 1})
-    search_steps: int = field(default=240, metadata={"least": 12})
-    survivors: int = field(default=8, metadata={"least": 1})
-    polish_steps: int = field(default=24, metadata={"least": 1})
-    chains: int = field(default=8, metadata={"least": 2})
-    warmup: int = field(default=120, metadata={"least": 40})
-    draws: int = field(default=300, metadata={"least": 20})
-    supersampling: int = field(default=2, metadata={"least": 1})
-    sampler: str = "hmc"
-    start: str = "broad"
-
-    def __post_init__(self) -> None:
-        if self.start not in STARTS:
-            raise ParameterError(f"FitSettings.start must be one of {', '.join(STARTS)}, got {self.start!r}")
-        if self.sampler not in tuple(SAMPLERS):
-            raise ParameterError(f"FitSettings.sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
-        for setting in fields(self):
-            if "least" not in setting.metadata:
-                continue
-            value, least = getattr(self, setting.name), setting.metadata["least"]
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ParameterError(f"FitSettings.{setting.name} must be an integer >= {least}, got {value!r}")
-
-
-QUICK = FitSettings(starts=8, search_steps=60, survivors=2, polish_steps=12, chains=2, warmup=40, draws=40)
-"""For a first look, and for trying things out: the optimum may be found, its intervals mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -474,7 +419,7 @@ class _Compiled:
     def sampler_of(self, batch: LensBatch) -> MarkovChains:
         """The sampler of a batch, made once."""
         if id(batch) not in self._samplers:
-            self._samplers = {id(batch): MarkovChains(batch, hmc.Sampler, "hmc")}
+            self._samplers = {id(batch): MarkovChains(batch, partial(hmc.Sampler, lenses=batch.lenses), "hmc")}
         return self._samplers[id(batch)]
 
 

@@ -53,8 +53,7 @@ class MarkovChains:
 
     def __init__(self, density: Density, make: Callable[..., hmc.Sampler], name: str) -> None:
         self._straight, self._name = Straight(density), name
-        kind = {} if density.lenses == 1 else {"lenses": density.lenses}
-        self._sampler = make(self._straight.log_prob, density.model.dim, density.model.dtype, **kind)
+        self._sampler = make(self._straight.log_prob, density.model.dim, density.model.dtype)
 
     def draw(self, optimum: Optimum, effort: Effort, progress: Progress) -> hmc.Chains:
         return self.draw_each([optimum], effort, progress)[0]

@@ -9,10 +9,11 @@ import tensorflow as tf
 from tflens._tfp import mcmc, tfp
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
-from tflens.inference.fit_program import Effort, Fitted, fit_program
+from tflens.inference.fit_program import Fitted, fit_program
+from tflens.inference.settings import FitSettings
 from tflens.model import LensModel, LensTarget, Seen
 from tflens.observation import Observation
-from tflens.serving.lens import SMALLEST_PRIOR_SCALE, amplitude_arguments, parameter_arguments
+from tflens.serving.lens import amplitude_arguments, parameter_arguments, whitened
 from tflens.serving.signature import Argument, Signature, Tensors, identifier
 
 PIXELS = 64
@@ -26,27 +27,25 @@ def fit_signatures(
     model: LensModel,
     grid: PixelGrid,
     psf_side: int,
-    effort: Effort | None = None,
-    supersampling: int = 2,
+    settings: FitSettings | None = None,
     source_scale: float = 0.05,
 ) -> list[Signature]:
     """`fit` and `fit_without_xla`: image, noise, PSF, mask and seed to a summary of the posterior, the best model and
     diagnostics.
 
-    The two are the same program, the physics of the first compiled by XLA when it is called: several times faster, but
-    not every server has it.
+    The two are the same program, the physics of the first compiled by XLA when it is called: faster, but not every
+    server has it.
 
     Args:
         model: its priors say where the lens is expected: by default near the middle of the image.
         grid: the image's pixels.
         psf_side: pixels along each side of the PSFs that requests bring, odd.
-        effort: `Effort()` if None.
-        supersampling: samples along each side of a pixel.
+        settings: `FitSettings()` if None. Requests bring seeds of their own.
         source_scale: pixels of the picture of the source, arcsec.
 
     Raises:
         ParameterError: `psf_side` is even or not positive, the model has no source or one without an image of its own,
-            or a setting cannot be used.
+            or the settings ask for another sampler than "hmc" or another start than "broad".
 
     Example:
         >>> from tflens.light import Sersic
@@ -58,22 +57,27 @@ def fit_signatures(
         raise ParameterError(f"psf_side must be a positive odd number of pixels, got {psf_side!r}")
     if not model.sources:
         raise ParameterError("a lens cannot be fitted without a source: give LensModel a source")
-    effort = effort or Effort()
-    inputs, outputs = _inputs(model, grid, psf_side), _outputs(model, grid, effort)
+    settings = settings or FitSettings()
+    if (settings.sampler, settings.start) != ("hmc", "broad"):
+        raise ParameterError(
+            "the fit of a SavedModel has FitSettings.sampler 'hmc' and FitSettings.start 'broad' alone, got "
+            f"{settings.sampler!r} and {settings.start!r}"
+        )
+    inputs, outputs = _inputs(model, grid, psf_side), _outputs(model, grid, settings)
     meaning = (
-        f"A whole fit of each image: {effort.starts} starts from the prior, Adam, Levenberg-Marquardt, and "
-        f"{effort.chains} chains of Hamiltonian Monte Carlo with {effort.draws} draws each. Pixels with data or noise "
-        "that are no finite numbers, or noise that is not positive, are left out as the mask's are. Neighbours must be "
-        "masked."
+        f"A whole fit of each image: {settings.starts} starts from the prior, Adam, Levenberg-Marquardt, and "
+        f"{settings.chains} chains of Hamiltonian Monte Carlo with {settings.draws} draws each. Pixels with data or "
+        "noise that are no finite numbers, or noise that is not positive, are left out as the mask's are. Neighbours "
+        "must be masked."
     )
     return [
-        Signature(name, f"{meaning} {how}", _fit(target, inputs, outputs, effort, source_scale), inputs, outputs)
+        Signature(name, f"{meaning} {how}", _fit(target, inputs, outputs, settings, source_scale), inputs, outputs)
         for name, how, target in (
-            ("fit", "Compiled by XLA at the first call.", _Target(model, grid, supersampling, xla=True)),
+            ("fit", "Compiled by XLA at the first call.", _Target(model, grid, settings.supersampling, xla=True)),
             (
                 "fit_without_xla",
                 "The same for a server that has no XLA, and slower.",
-                _Target(model, grid, supersampling, xla=False),
+                _Target(model, grid, settings.supersampling, xla=False),
             ),
         )
     ]
@@ -83,7 +87,7 @@ def _fit(
     target: "_Target",
     inputs: Sequence[Argument],
     outputs: Sequence[Argument],
-    effort: Effort,
+    settings: FitSettings,
     source_scale: float,
 ) -> Callable[[Tensors], Tensors]:
     specs = {each.name: tf.TensorSpec(each.shape[1:], each.dtype) for each in outputs}
@@ -91,7 +95,7 @@ def _fit(
     def one(given: tuple[tf.Tensor, ...]) -> Tensors:
         image, noise, psf, mask, seed = given
         mine = target.given(_seen(image, noise, psf, mask))
-        fitted = fit_program(mine, seed, effort)
+        fitted = fit_program(mine, seed, settings)
         return _pictures(mine, fitted, source_scale) | _summary(mine, fitted, seed)
 
     def fit(given: Tensors) -> Tensors:
@@ -152,23 +156,20 @@ def _convolved(images: tf.Tensor, psf: tf.Tensor) -> tf.Tensor:
 
 
 def _seen(image: tf.Tensor, noise: tf.Tensor, psf: tf.Tensor, mask: tf.Tensor) -> _SeenThrough:
-    total = tf.reduce_sum(psf)
-    good = tf.math.is_finite(total) & (total > 0)
-    checks = [tf.debugging.Assert(good, ["psf must be of finite numbers with a positive sum, got the sum", total])]
-    used = mask & tf.math.is_finite(image) & tf.math.is_finite(noise) & (noise > 0)
-    checks.append(
-        tf.debugging.Assert(tf.reduce_any(used), ["no pixel can be used: mask is false, or noise not positive"])
-    )
-    with tf.control_dependencies([check for check in checks if check is not None]):
-        one, nothing = tf.ones_like(image), tf.zeros_like(image)
-    weight = tf.where(used, one / tf.where(used, noise, one), nothing)
-    data = tf.reshape(tf.where(used, image, nothing) * weight, [-1])
-    norm = tf.sqrt(tf.reduce_sum(tf.cast(data, tf.float64) ** 2))
+    total, used = tf.reduce_sum(psf), mask & tf.math.is_finite(image) & tf.math.is_finite(noise) & (noise > 0)
+    good, usable = tf.math.is_finite(total) & (total > 0), tf.reduce_any(used)
+    checks = [
+        tf.debugging.Assert(good, ["psf must be of finite numbers with a positive sum, got the sum", total]),
+        tf.debugging.Assert(usable, ["no pixel can be used: the mask is false, or the noise not positive", used]),
+    ]
+    with tf.control_dependencies([check for check in checks if check is not None]):  # None outside of a program
+        flat = [tf.reshape(each, [-1]) for each in (image, noise, used)]
+    weight, data, prior_scale = whitened(*flat)
     return _SeenThrough(
-        taps=weight[None],
-        modes=tf.zeros([0, image.shape[0] * image.shape[1]], image.dtype),
+        taps=tf.reshape(weight, [1, *image.shape]),
+        modes=tf.zeros([0, data.shape[0]], image.dtype),
         data=data,
-        prior_scale=tf.maximum(tf.constant(SMALLEST_PRIOR_SCALE, tf.float64), norm),
+        prior_scale=prior_scale,
         psf=psf / total,
     )
 
@@ -210,7 +211,7 @@ def _summary(target: _Target, fitted: Fitted, seed: tf.Tensor) -> Tensors:
     """Intervals of all parameters, and what tells a good fit from a bad one."""
     model, draws = target.model, fitted.draws
     chains, count, dim = draws.shape
-    kept = tf.reshape(draws[:, :: -(-chains * count // _SUMMED_UP)], [-1, dim])
+    kept = tf.reshape(draws[:, :: _every(chains, count)], [-1, dim])
     values = model.physical(kept)
     values = {name: tf.broadcast_to(values[name], [kept.shape[0]]) for name in model.names}
     amplitudes = _draw_amplitudes(target, kept, seed)
@@ -232,6 +233,11 @@ def _summary(target: _Target, fitted: Fitted, seed: tf.Tensor) -> Tensors:
         "starts_agreeing": fitted.agreeing,
         "bad_gradients": fitted.bad_gradients,
     }
+
+
+def _every(chains: int, draws: int) -> int:
+    """Which of a chain's draws are kept: one of so many."""
+    return -(-chains * draws // _SUMMED_UP)
 
 
 def _draw_amplitudes(target: _Target, u: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -259,16 +265,14 @@ def _inputs(model: LensModel, grid: PixelGrid, psf_side: int) -> tuple[Argument,
     )
 
 
-def _outputs(model: LensModel, grid: PixelGrid, effort: Effort) -> tuple[Argument, ...]:
+def _outputs(model: LensModel, grid: PixelGrid, settings: FitSettings) -> tuple[Argument, ...]:
     quantiles = "16 %, 50 %, 84 % of the posterior"
     named: Sequence[Argument] = (*parameter_arguments(model), *amplitude_arguments(model))
     intervals = [
         Argument(each.name, (None, 3), f"{each.meaning}: {quantiles}", each.unit, each.dtype) for each in named
     ]
     unit, brightness = "counts/s per pixel", "counts/s/arcsec^2"
-    total = effort.chains * effort.draws
-    step = -(-total // _SUMMED_UP)
-    kept = effort.chains * -(-effort.draws // step)
+    kept = settings.chains * len(range(0, settings.draws, _every(settings.chains, settings.draws)))
     number = model.dtype
     return (
         *intervals,

@@ -12,11 +12,9 @@ import tensorflow as tf
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
-from tflens.linear import marginalize
+from tflens.linear import SMALLEST_PRIOR_SCALE, marginalize
 from tflens.model import LensModel
 from tflens.serving.signature import Argument, Signature, Tensors, identifier
-
-SMALLEST_PRIOR_SCALE = 10.0  # as in LensTarget, which a test compares
 
 
 def lens_signatures(
@@ -172,16 +170,21 @@ def _log_posterior(
     def flat(value: tf.Tensor) -> tf.Tensor:
         return tf.reshape(value, [-1, pixels])
 
-    one = tf.ones([], model.dtype)
-    used = flat(mask)
-    weight = tf.where(used, one / tf.where(used, flat(noise), one), 0 * one)
-    data = tf.where(used, flat(image), 0 * one) * weight
+    weight, data, scale = whitened(flat(image), flat(noise), flat(mask))
     images = unit_images(model, layer, model.physical(u), model.source_images(u), batch)
     design = tf.reshape(images, [-1, len(model.positive), pixels]) * weight[:, None]
-    norm = tf.sqrt(tf.reduce_sum(tf.cast(data, tf.float64) ** 2, -1))
-    scale = tf.maximum(tf.constant(SMALLEST_PRIOR_SCALE, tf.float64), norm)
     solution = marginalize(design, data, scale, model.positive)
     return solution.log_likelihood - 0.5 * tf.reduce_sum(u**2, -1), solution.mean
+
+
+def whitened(image: tf.Tensor, noise: tf.Tensor, used: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """1 / noise and image / noise `[...batch, pixels]`, 0 where a pixel is not used, whatever stands there; and the
+    width `[...batch]` of the amplitudes' prior (`tflens.linear.marginalize`), as `LensTarget` has it."""
+    one, nothing = tf.ones([], image.dtype), tf.zeros([], image.dtype)
+    weight = tf.where(used, one / tf.where(used, noise, one), nothing)
+    data = tf.where(used, image, nothing) * weight
+    norm = tf.sqrt(tf.reduce_sum(tf.cast(data, tf.float64) ** 2, -1))
+    return weight, data, tf.maximum(tf.constant(SMALLEST_PRIOR_SCALE, tf.float64), norm)
 
 
 def _by_name(model: LensModel, u: tf.Tensor) -> Tensors:
@@ -196,6 +199,7 @@ def _middle(model: LensModel) -> tf.Tensor:
 
 
 def parameter_arguments(model: LensModel) -> tuple[Argument, ...]:
+    """A number `[batch]` for each free physical parameter, in the order of the model, with its unit."""
     return tuple(
         Argument(identifier(name), (None,), entry.parameter.description, entry.parameter.unit, model.dtype)
         for entry in model.entries
@@ -204,6 +208,7 @@ def parameter_arguments(model: LensModel) -> tuple[Argument, ...]:
 
 
 def amplitude_arguments(model: LensModel, which: str = "") -> tuple[Argument, ...]:
+    """A number `[batch]` for each amplitude, in the order of `amplitude_names`, with its unit; `which` of them."""
     lights = [*model.lens_light, *model.sources]
     found = []
     for number, name in enumerate(model.amplitude_names):
