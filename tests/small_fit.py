@@ -29,6 +29,7 @@ SETTINGS = {
     "chains": 2,
     "warmup": 40,
     "draws": 30,
+    "rounds": 1,
 }
 THETA_E = 1.0
 BAD = (slice(2, 5), slice(30, 34))  # a block of bad pixels inside the frame of the fit

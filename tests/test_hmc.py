@@ -158,7 +158,10 @@ class TestTwistedDensity:
         import arviz as az
 
         sampler = hmc.Sampler(self.log_prob, 8, "float64")
-        u = hmc.sample(sampler, np.repeat([0.0, -0.5], 4), self.fisher, chains=6, warmup=150, draws=400, seed=2).u
+        center = np.repeat([0.0, -0.5], 4)
+        u = hmc.sample(
+            sampler, center, self.fisher, chains=6, warmup=150, draws=200, rounds=3, enough=lambda u: False, seed=2
+        ).u
         for values, mean, variance in ((u[..., :4], 0.0, 1.0), (u[..., 4:], 0.0, 0.5 + self.WIDTH**2)):
             for i in range(4):
                 ess = float(az.ess(values[..., i]))
@@ -178,3 +181,52 @@ class TestSampler:
         second = hmc.sample(sampler, np.zeros(2), curvature, chains=2, warmup=40, draws=40).u
         assert sampler.transit.experimental_get_tracing_count() == traces == 1
         np.testing.assert_allclose(second, 10 * first, rtol=1e-6)
+
+
+class TestRounds:
+    """Of a density whose curvature is told wrongly: few draws make a poor metric, and few draws are not enough."""
+
+    WIDTHS = np.geomspace(0.2, 5, 12)
+
+    def sample(self, **options) -> hmc.Chains:
+        def log_prob(u):
+            return -0.5 * tf.reduce_sum((u / tf.constant(self.WIDTHS, u.dtype)) ** 2, -1)
+
+        return hmc.sample(
+            hmc.Sampler(log_prob, 12, "float64"), np.zeros(12), identity, chains=4, warmup=40, draws=20, **options
+        )
+
+    def test_each_draws_twice_as_many_until_they_are_enough(self):
+        asked = []
+        found = self.sample(rounds=4, enough=lambda u: asked.append(u.shape) or len(asked) == 2)
+        assert asked == [(4, 20, 12), (4, 40, 12)]
+        assert found.u.shape == (4, 40, 12)
+        assert found.figures["rounds"] == 2
+
+    def test_the_last_is_kept_whatever_it_is(self):
+        found = self.sample(rounds=3, enough=lambda u: False)
+        assert found.u.shape == (4, 80, 12)
+        assert found.log_prob.shape == found.acceptance.shape == found.diverging.shape == (4, 80)
+        assert found.figures["rounds"] == 3
+
+    def test_one_round_asks_nothing(self):
+        def never(u):
+            raise AssertionError
+
+        assert self.sample(enough=never).u.shape == (4, 20, 12)
+
+    def test_draws_of_a_round_are_a_better_metric(self):
+        """With it a trajectory is as long in every direction, and draws follow each other less."""
+        import arviz as az
+
+        def efficiency(found: hmc.Chains) -> float:
+            return min(float(az.ess(found.u[..., i])) for i in range(12)) / found.u[..., 0].size
+
+        assert efficiency(self.sample(rounds=4, enough=lambda u: False)) > 2 * efficiency(self.sample())
+
+    def test_progress_only_rises(self):
+        heard = []
+        self.sample(rounds=3, enough=lambda u: u.shape[1] > 20, progress=lambda *told: heard.append(told[:2]))
+        fractions = [fraction for stage, fraction in heard if stage == "sampling"]
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1.0

@@ -191,6 +191,14 @@ def fit(
     draws: Annotated[
         int, typer.Option(min=20, help="Steps of each chain that are kept.", rich_help_panel=_EFFORT)
     ] = 300,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="At the most: while chains disagree on the mass, a round is dropped and the next draws twice as much.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = 3,
     supersampling: Annotated[
         int, typer.Option(min=1, help="Samples along each side of a pixel.", rich_help_panel=_EFFORT)
     ] = 2,
@@ -290,6 +298,7 @@ _SETTINGS = (
     "chains",
     "warmup",
     "draws",
+    "rounds",
     "supersampling",
     "sampler",
     "start",

@@ -67,6 +67,7 @@ def calibrate(
     chains: Annotated[int, typer.Option(min=2, help="Independent chains.")] = 8,
     warmup: Annotated[int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.")] = 120,
     draws: Annotated[int, typer.Option(min=20, help="Steps of each chain that are kept.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Of sampling, at the most, as for `tflens fit`.")] = 3,
     sampler: Annotated[
         Sampler, typer.Option(help="From the best fit to the posterior, as for `tflens fit`.")
     ] = Sampler.hmc,
@@ -108,7 +109,7 @@ def calibrate(
         from tflens.inference.gain import NAMES, gains
 
         settings = calibration.SETTINGS | {"starts": starts, "draws": draws}
-        settings |= {"chains": chains, "warmup": warmup, "sampler": sampler.value}
+        settings |= {"chains": chains, "warmup": warmup, "rounds": rounds, "sampler": sampler.value}
         plan = calibration.Plan(_sources(data, real), source.value, seed, model, shot_by.value, settings)
         if resume is not None:
             put = calibration.resume(resume, plan, run)
@@ -120,7 +121,12 @@ def calibrate(
         fixed = {"--n": n, "--seed": seed, "--source": source}
         chosen = {"--data": (data, None), "--real": (real, None), "--shot-by": (shot_by, ShotBy.tflens)}
         chosen |= {"--model": (model, "galaxies"), "--starts": (starts, 32), "--chains": (chains, 8)}
-        chosen |= {"--warmup": (warmup, 120), "--draws": (draws, 200), "--sampler": (sampler, Sampler.hmc)}
+        chosen |= {
+            "--warmup": (warmup, 120),
+            "--draws": (draws, 200),
+            "--rounds": (rounds, 3),
+            "--sampler": (sampler, Sampler.hmc),
+        }
         command = _command(fixed | {name: value for name, (value, default) in chosen.items() if value != default})
         commits = ", ".join(sorted({str(result["commit"]) for result in results}))
         common = {"n": n, "seed": seed, "command": command, "commit": commits}

@@ -42,6 +42,7 @@ def fit_many(
     chains: Annotated[int, typer.Option(min=2, help="Independent chains.")] = 8,
     warmup: Annotated[int, typer.Option(min=40, help="Steps of each chain that tune it and are dropped.")] = 120,
     draws: Annotated[int, typer.Option(min=20, help="Steps of each chain that are kept.")] = 300,
+    rounds: Annotated[int, typer.Option(min=1, help="Of sampling, at the most, as for `tflens fit`.")] = 3,
     sampler: Annotated[
         Sampler, typer.Option(help="From the best fit to the posterior, as for `tflens fit`.")
     ] = Sampler.hmc,
@@ -71,7 +72,7 @@ def fit_many(
 
         entries = read_catalogue(catalogue)
         settings = {"seed": seed, "starts": starts, "chains": chains, "warmup": warmup, "draws": draws}
-        settings |= {"sampler": sampler.value, "start": start.value}
+        settings |= {"rounds": rounds, "sampler": sampler.value, "start": start.value}
 
         tables = None if model is None else checked_tables(model)
         with _showing_lenses(messages, len(entries), out) as tell:

@@ -4,7 +4,6 @@ Every check has a null distribution, that of a good fit of data which the model 
 with its reason. Where the null is known, the limit is passed by one good fit in a thousand.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,10 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import stats
 
-with warnings.catch_warnings():
-    # ArviZ announces its version 1 at every import.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
-    import arviz as az
+from tflens.inference.convergence import ESS_FEW, ESS_GOOD, R_HAT_FAILED, R_HAT_GOOD, convergence_of
+from tflens.parameters import is_mass
 
 if TYPE_CHECKING:
     from tflens.inference.pipeline import Fit
@@ -24,11 +21,6 @@ Level = Literal["ok", "note", "warning", "failure"]
 
 LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "failure")
 
-# Vehtari et al. 2021 (Bayesian Analysis 16, 667) ask for R-hat < 1.01 and an effective sample size (ESS) of 400. At
-# R-hat 1.01 the means of the chains scatter by 0.14 posterior sigma, at 1.05 by 0.32: no longer small beside sigma.
-R_HAT_GOOD, R_HAT_FAILED = 1.01, 1.05
-# The median's Monte Carlo error, in posterior sigma, is about 1 / sqrt(ESS): 0.05 and 0.1.
-ESS_GOOD, ESS_FEW = 400.0, 100.0
 # The mean of a chain of few independent draws scatters by less than one of its own sigma.
 ODDS = 3.0
 # Outside of this range steps are so long that chains stick, or so short that work is wasted; the optimum lies between
@@ -185,15 +177,8 @@ def convergence(u: np.ndarray, names: Sequence[str]) -> list[Finding]:
         ['ok', 'ok', 'ok']
     """
     labels = _labels(names, u.shape[-1])
-    if np.isfinite(u).all():
-        # A chain that never moved has no R-hat, and so many "effective" draws that only R-hat tells.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            data = az.convert_to_dataset({"u": u})
-            r_hat = np.nan_to_num(az.rhat(data)["u"].to_numpy(), nan=np.inf)
-            bulk, tail = (az.ess(data, method=method)["u"].to_numpy() for method in ("bulk", "tail"))
-    else:
-        r_hat, bulk, tail = np.full(u.shape[-1], np.inf), np.zeros(u.shape[-1]), np.zeros(u.shape[-1])
-    mass = np.array([_is_mass(label) for label in labels])
+    r_hat, bulk, tail = convergence_of(u)
+    mass = np.array([is_mass(label) for label in labels])
     findings = []
     for name, what, chosen, level in (
         ("r_hat_mass", "the lens mass", mass, "failure"),
@@ -244,7 +229,7 @@ def chains_apart(u: np.ndarray, log_prob: np.ndarray, names: Sequence[str]) -> F
             "chains", "ok", largest, ODDS, f"no chain sits apart from the others: {largest:.1f} of its widths at most"
         )
     about = np.flatnonzero((distance > ODDS).any(0))
-    mass = [labels[i] for i in about if _is_mass(labels[i])]
+    mass = [labels[i] for i in about if is_mass(labels[i])]
     which = ", ".join(str(i + 1) for i in np.flatnonzero(apart))
     place = f"chain{'s'[: apart.sum() - 1]} {which} of {len(u)} {'sits' if apart.sum() == 1 else 'sit'} apart"
     lower = float(log_prob[~apart].mean() - log_prob[apart].mean()) if not apart.all() else np.nan
@@ -318,7 +303,7 @@ def starts_agree(
     best, count = int(np.argmax(heights)), len(heights)
     agreeing = int(np.sum(heights > heights[best] - SAME_OPTIMUM))
     reached = f"{agreeing} of {count} polished starts reached the best optimum"
-    mass = [i for i, name in enumerate(names) if _is_mass(name)]
+    mass = [i for i, name in enumerate(names) if is_mass(name)]
     with np.errstate(invalid="ignore"):
         width = np.std(u[..., mass], axis=(0, 1))
     away = np.abs(starts[:, mass] - starts[best, mass]) > RIVAL_DISTANCE * width
@@ -660,10 +645,6 @@ def _labels(names: Sequence[str], dim: int) -> list[str]:
     return [*names, *(f"source latent {i + 1}" for i in range(dim - len(names)))]
 
 
-def _is_mass(name: str) -> bool:
-    return name.split(".")[0].rstrip("0123456789") in ("lens", "shear")
-
-
 def _some(names: Sequence[str], most: int = 4) -> str:
     """Names in a list, the first few of them."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
@@ -678,4 +659,4 @@ def _r_hat(name: str, what: str, parameter: str, value: float, beyond: Level) ->
         return Finding(name, "note", value, R_HAT_GOOD, words)
     text = text if np.isfinite(value) else f"{parameter} never moved or is not finite"
     words = f"chains disagree on {what}: {text}, must be below {R_HAT_FAILED}; its intervals depend on the chain; "
-    return Finding(name, beyond, value, R_HAT_FAILED, words + "take more --warmup and --draws")
+    return Finding(name, beyond, value, R_HAT_FAILED, words + "take more --rounds")

@@ -1,6 +1,6 @@
 """Hamiltonian Monte Carlo, whitened by the curvature at the optimum: the second half of every fit."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -164,6 +164,8 @@ def sample(
     chains: int = 8,
     warmup: int = 120,
     draws: int = 300,
+    rounds: int = 1,
+    enough: Callable[[np.ndarray], bool] = lambda u: True,
     seed: int = 0,
     target_acceptance: float = TARGET_ACCEPTANCE,
     progress: Progress = silent,
@@ -185,6 +187,9 @@ def sample(
         sampler: of the density, with its compiled program.
         center: `[dim]`, the optimum. Chains start from draws around it, of `START` times the width that its
             curvature tells: where a posterior is far from Gaussian, full draws would land where it has no mass.
+        rounds: as long as its draws are not `enough`, a round becomes the warm-up of the next, which draws twice as
+            many: at the most so many rounds.
+        enough: whether draws `[chains, draws, dim]` will do.
         curvature: positive definite matrices `[n, dim, dim]` at points `[n, dim]`: the Gauss-Newton (Fisher) matrix.
         seed: of the sampler; the same seed gives the same chains.
         target_acceptance: that the step size is adapted to. Where the posterior is narrower than elsewhere, steps that
@@ -197,6 +202,8 @@ def sample(
         chains=chains,
         warmup=warmup,
         draws=draws,
+        rounds=rounds,
+        enough=lambda each: enough(each[0]),
         seed=seed,
         target_acceptance=target_acceptance,
         progress=progress,
@@ -211,6 +218,8 @@ def sample_each(
     chains: int = 8,
     warmup: int = 120,
     draws: int = 300,
+    rounds: int = 1,
+    enough: Callable[[list[np.ndarray]], bool] = lambda u: True,
     seed: int = 0,
     target_acceptance: float = TARGET_ACCEPTANCE,
     progress: Progress = silent,
@@ -221,6 +230,7 @@ def sample_each(
         sampler: of all densities.
         centers: `[lenses, dim]`.
         curvature: as for `sample`, of a lens given by its number.
+        rounds, enough: as for `sample`, of the draws `[chains, draws, dim]` of every lens; a round is of all of them.
         seed: of all of them together: what a lens draws depends on those beside it.
 
     Returns:
@@ -231,56 +241,98 @@ def sample_each(
     for lens, center in enumerate(centers):
         sampler.whiten(center, whitening(curvature(lens, center[None])[0]).numpy(), lens)
     w = tf.constant(START * rng.standard_normal((lenses * chains, dim)), dtype)
-    step_size = np.full(lenses, FIRST_STEP)
-    trajectory = np.full(lenses, FIRST_STEP * FIRST_LEAPFROG)
-    windows = windows_of(warmup)
-    done = gradients = 0
-    for chunks, towards_covariance in zip(windows, (*TOWARDS_COVARIANCE, None), strict=True):
-        visited = []
-        for chunk in range(chunks):
-            piece = sampler.move(w, step_size, trajectory, rng)
-            w, gradients = piece.w, gradients + piece.gradients
-            visited.append(piece.u)
-            acceptance = piece.acceptance.reshape(-1, lenses, chains).mean((0, 2))
-            step_size = step_size * np.exp((acceptance - target_acceptance) / np.sqrt(1 + chunk / 2))
-            # One whose trajectories have more steps than it needs would ask for ever longer ones.
-            step_size = np.minimum(step_size, trajectory) if lenses > 1 else step_size
+    walk = _Walk(sampler, w, curvature, rng, target_acceptance, chains)
+    *windows, last = windows_of(warmup)
+    total, done = sum(windows) + last, 0
+    for chunks, towards_covariance in zip(windows, TOWARDS_COVARIANCE, strict=True):
+        seen = []
+        for piece in walk.adapt(chunks):
+            seen.append(piece.u)
             done += 1
-            progress("warm-up", done / sum(windows), piece.u[-1])
-        if towards_covariance is None:
-            break
+            progress("warm-up", done / total, piece.u[-1])
         # The first part of a window is on its way from where the last one ended.
-        settled = np.concatenate(visited[len(visited) // 3 :]).astype(np.float64)
-        moved = []
-        for lens, its in enumerate(np.split(settled, lenses, axis=1)):
-            places = its[[len(its) // 2, -1]].reshape(-1, dim)
-            curvatures = curvature(lens, places.astype(dtype)).astype(np.float64)
-            metric = metric_of(its.reshape(-1, dim), curvatures, towards_covariance)
-            sampler.whiten(its.mean((0, 1)), metric.whitening.numpy(), lens)
-            moved.append(sampler.to_w(its[-1], lens))
-            step_size[lens], trajectory[lens] = STABLE * float(metric.narrowest), QUARTER * float(metric.widest)
-        w = tf.constant(np.concatenate(moved))
-
-    pieces = []
-    chunks = max(1, int(np.ceil(draws / CHUNK)))
-    for i in range(chunks):
-        piece = sampler.move(w, step_size, trajectory, rng)
-        w, gradients = piece.w, gradients + piece.gradients
-        pieces.append(piece)
-        progress("sampling", (i + 1) / chunks, piece.u[-1])
-    traced = {
-        name: np.split(np.swapaxes(np.concatenate([getattr(piece, name) for piece in pieces]), 0, 1)[:, :draws], lenses)
-        for name in ("u", "log_prob", "acceptance", "diverging")
-    }
+        walk.whiten(np.concatenate(seen[len(seen) // 3 :]), towards_covariance)
+    for chunk, piece in enumerate(walk.adapt(last)):
+        progress("warm-up", (done + chunk + 1) / total, piece.u[-1])
+    visited = None  # in the last round
+    for number in range(rounds):
+        if visited is not None:
+            walk.whiten(visited, TOWARDS_COVARIANCE[-1])
+            for piece in walk.adapt(last):
+                progress("sampling", number / rounds, piece.u[-1])
+        kept = draws * 2**number
+        pieces = []
+        for chunk in range(chunks := max(1, int(np.ceil(kept / CHUNK)))):
+            pieces.append(walk.move())
+            progress("sampling", (number + (chunk + 1) / chunks) / rounds, pieces[-1].u[-1])
+        visited = np.concatenate([piece.u for piece in pieces])
+        traced = {
+            name: np.split(np.swapaxes(np.concatenate([getattr(p, name) for p in pieces]), 0, 1)[:, :kept], lenses)
+            for name in ("u", "log_prob", "acceptance", "diverging")
+        }
+        if number + 1 < rounds and enough(traced["u"]):
+            progress("sampling", 1.0, pieces[-1].u[-1])
+            break
     return [
         Chains(
             **{name: values[lens] for name, values in traced.items()},
-            step_size=float(step_size[lens]),
+            step_size=float(walk.step_size[lens]),
             leapfrog_steps=float(np.mean([piece.leapfrog_steps for piece in pieces])),
-            gradients=gradients // lenses,
+            gradients=walk.gradients // lenses,
+            figures={"rounds": number + 1},
         )
         for lens in range(lenses)
     ]
+
+
+class _Walk:
+    """Chains on their way, `[lenses * chains, dim]`, and how they are tuned."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        w: tf.Tensor,
+        curvature: Callable[[int, np.ndarray], np.ndarray],
+        rng: np.random.Generator,
+        target_acceptance: float,
+        chains: int,
+    ) -> None:
+        self._sampler, self._w, self._curvature, self._rng = sampler, w, curvature, rng
+        self._target_acceptance, self._chains, self._lenses = target_acceptance, chains, len(w) // chains
+        self.step_size = np.full(self._lenses, FIRST_STEP)
+        self._trajectory = np.full(self._lenses, FIRST_STEP * FIRST_LEAPFROG)
+        self.gradients = 0
+
+    def move(self) -> Piece:
+        """A chunk of transitions."""
+        piece = self._sampler.move(self._w, self.step_size, self._trajectory, self._rng)
+        self._w, self.gradients = piece.w, self.gradients + piece.gradients
+        return piece
+
+    def adapt(self, chunks: int) -> Iterator[Piece]:
+        """Chunks of transitions, with the step size after each of them moved to what they accepted."""
+        for chunk in range(chunks):
+            piece = self.move()
+            acceptance = piece.acceptance.reshape(-1, self._lenses, self._chains).mean((0, 2))
+            self.step_size = self.step_size * np.exp((acceptance - self._target_acceptance) / np.sqrt(1 + chunk / 2))
+            # One whose trajectories have more steps than it needs would ask for ever longer ones.
+            if self._lenses > 1:
+                self.step_size = np.minimum(self.step_size, self._trajectory)
+            yield piece
+
+    def whiten(self, visited: np.ndarray, towards_covariance: float) -> None:
+        """New coordinates from where the chains have been, `[transitions, lenses * chains, dim]`."""
+        dim, dtype = self._w.shape[-1], self._w.dtype.as_numpy_dtype
+        moved = []
+        for lens, its in enumerate(np.split(visited.astype(np.float64), self._lenses, axis=1)):
+            places = its[[len(its) // 2, -1]].reshape(-1, dim)
+            curvatures = self._curvature(lens, places.astype(dtype)).astype(np.float64)
+            metric = metric_of(its.reshape(-1, dim), curvatures, towards_covariance)
+            self._sampler.whiten(its.mean((0, 1)), metric.whitening.numpy(), lens)
+            moved.append(self._sampler.to_w(its[-1], lens))
+            self.step_size[lens] = STABLE * float(metric.narrowest)
+            self._trajectory[lens] = QUARTER * float(metric.widest)
+        self._w = tf.constant(np.concatenate(moved))
 
 
 def draw_seed(rng: np.random.Generator) -> tf.Tensor:

@@ -12,11 +12,13 @@ import tensorflow as tf
 
 from tflens.density import Density
 from tflens.inference import hmc, nuts, smc, variational
+from tflens.inference.convergence import ESS_FEW, R_HAT_FAILED, convergence_of
 from tflens.inference.map import Optimum
 from tflens.inference.optimize import gauss_newton
 from tflens.inference.progress import Progress
 from tflens.inference.straight import Straight
 from tflens.model import LensTarget
+from tflens.parameters import is_mass
 
 _MODES = 8  # optima that sequential Monte Carlo can start from
 _ADAM_STEPS = 5  # of a variational fit for each transition of the warm-up
@@ -37,6 +39,9 @@ class Effort(Protocol):
     @property
     def draws(self) -> int: ...
 
+    @property
+    def rounds(self) -> int: ...
+
 
 class Sampler(Protocol):
     """Draws from the posterior of a target."""
@@ -53,6 +58,7 @@ class MarkovChains:
 
     def __init__(self, density: Density, make: Callable[..., hmc.Sampler], name: str) -> None:
         self._straight, self._name = Straight(density), name
+        self._mass = [place for place, each in enumerate(density.model.names) if is_mass(each)]
         self._sampler = make(self._straight.log_prob, density.model.dim, density.model.dtype)
 
     def draw(self, optimum: Optimum, effort: Effort, progress: Progress) -> hmc.Chains:
@@ -69,13 +75,24 @@ class MarkovChains:
             chains=effort.chains,
             warmup=effort.warmup,
             draws=effort.draws,
+            rounds=effort.rounds,
+            enough=lambda each: all(self._agree(lens, v) for lens, v in enumerate(each)),
             seed=effort.seed,
             progress=self._straight.progress(progress),
         )
         return [
-            chains._replace(u=self._straight.draws_to_u(lens, chains.u), figures={"sampler": self._name})
+            chains._replace(
+                u=self._straight.draws_to_u(lens, chains.u), figures={"sampler": self._name, **chains.figures}
+            )
             for lens, chains in enumerate(found)
         ]
+
+    def _agree(self, lens: int, v: np.ndarray) -> bool:
+        """Whether the chains of a lens, `[chains, draws, dim]`, agree on its mass so far that its check can pass."""
+        if not self._mass:
+            return True
+        found = convergence_of(self._straight.draws_to_u(lens, v)[..., self._mass])
+        return bool((found.r_hat < R_HAT_FAILED).all() and (found.ess > ESS_FEW).all())
 
 
 class SequentialMonteCarlo:

@@ -23,6 +23,9 @@ class FitSettings:
         warmup: transitions of each chain that adapt the sampler and are dropped; a variational fit takes five steps
             for each of them, sequential Monte Carlo finds its own number.
         draws: transitions of each chain that are kept; particles of each island.
+        rounds: of sampling by "hmc" or "nuts", at the most: as long as the chains disagree on the mass (R-hat above
+            1.05, or an effective sample size below 100), a round becomes the warm-up of the next, which draws twice
+            as many.
         supersampling: samples along each side of a pixel, from the polish on; the search makes do with one.
         sampler: the way from the optimum to the posterior: "hmc"; "nuts", whose trajectories find their own length;
             "smc", sequential Monte Carlo, for several modes and the evidence; "vi-gaussian" and "vi-iaf", variational
@@ -42,6 +45,7 @@ class FitSettings:
     chains: int = field(default=8, metadata={"least": 2})
     warmup: int = field(default=120, metadata={"least": 40})
     draws: int = field(default=300, metadata={"least": 20})
+    rounds: int = field(default=3, metadata={"least": 1})
     supersampling: int = field(default=2, metadata={"least": 1})
     sampler: str = "hmc"
     start: str = "broad"
@@ -59,5 +63,5 @@ class FitSettings:
                 raise ParameterError(f"FitSettings.{setting.name} must be an integer >= {least}, got {value!r}")
 
 
-QUICK = FitSettings(starts=8, search_steps=60, survivors=2, polish_steps=12, chains=2, warmup=40, draws=40)
+QUICK = FitSettings(starts=8, search_steps=60, survivors=2, polish_steps=12, chains=2, warmup=40, draws=40, rounds=1)
 """For a first look, and for trying things out: the optimum may be found, its intervals mean nothing."""
