@@ -1,7 +1,6 @@
 """A lens model as a TOML file: a sentence that a person can write, and that a model can be turned back into."""
 
 import inspect
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ import tomlkit
 
 from tflens import light, mass
 from tflens.errors import ParameterError
+from tflens.files import parse_toml
 from tflens.galaxies import NeuralSource
 from tflens.light import LightProfile
 from tflens.mass import MassProfile
@@ -83,10 +83,10 @@ def read_tables(path: str | Path) -> Tables:
         ParameterError: the file is missing or is no TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text())
+        return parse_toml(Path(path).read_text())
     except FileNotFoundError:
         raise ParameterError(f"{path}: the file of the model does not exist. Check the path.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ParameterError(f"{path}: the file of the model must be readable TOML, but {error}") from None
 
 

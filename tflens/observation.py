@@ -16,6 +16,7 @@ from astropy.wcs import WCS
 
 from tflens import fits_io
 from tflens.errors import ObservationError
+from tflens.files import is_there
 from tflens.grid import PixelGrid
 
 # What a masked pixel without usable data is given, so that arithmetic over the whole frame stays finite.
@@ -289,7 +290,7 @@ class Observation:
 
     @classmethod
     def _from_images(cls, found: dict[str, fits_io.FitsImage], pixel_scale: float | None) -> "Observation":
-        image = found["image"]
+        image = fits_io.readable(found["image"])
         origin = {role: item.label for role, item in found.items()}
         wcs = fits_io.celestial_wcs(image)
         if pixel_scale is None:
@@ -352,7 +353,7 @@ def _read_file(role: str, file: str | PathLike[str]) -> fits_io.FitsImage:
 def _split(file: str | PathLike[str]) -> tuple[Path, str | None]:
     """`path[EXT]` in its parts; a file whose own name ends in brackets is taken at its word."""
     match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(file))
-    return (Path(file), None) if match is None or Path(file).exists() else (Path(match[1]), match[2])
+    return (Path(file), None) if match is None or is_there(Path(file)) else (Path(match[1]), match[2])
 
 
 def _used(plane: fits_io.FitsImage) -> np.ndarray:
