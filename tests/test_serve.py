@@ -112,7 +112,7 @@ def models(tmp_path_factory):
 def running(folder, **limits):
     """A server in a thread; gives its port."""
     place = listen("127.0.0.1", 0)
-    server = make_server(load_models(folder, all_versions=True), Limits(**limits))
+    server = make_server(load_models(folder, all_versions=True, trust=True), Limits(**limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
     thread.start()
     try:
@@ -559,13 +559,13 @@ def test_help_warns():
 def test_folders(models):
     assert {name: sorted(versions) for name, versions in find_models(models).items()} == {"text": [1], "tiny": [1, 2]}
     assert find_models(models / "tiny") == {"tiny": {n: models / "tiny" / str(n) for n in (1, 2)}}
-    assert [(each.name, each.version) for each in load_models(models)] == [("text", 1), ("tiny", 2)]
+    assert [(each.name, each.version) for each in load_models(models, trust=True)] == [("text", 1), ("tiny", 2)]
 
 
 def test_a_model_without_signatures(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "1"))
     with pytest.raises(SavedModelError, match="has no signature to serve"):
-        load_model("m", 1, tmp_path / "1")
+        load_model("m", 1, tmp_path / "1", trust=True)
 
 
 @pytest.mark.parametrize("limits", [{"queue": 0}, {"timeout": 0.0}, {"timeout": float("nan")}, {"max_batch": -1}])

@@ -1,7 +1,6 @@
 """What determines a run: input files, source model, settings; kept as JSON, from which the run can be repeated."""
 
 import hashlib
-import json
 import os
 import re
 import warnings

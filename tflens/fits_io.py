@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from astropy import units
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 from astropy.wcs import WCS, FITSFixedWarning
@@ -154,6 +155,26 @@ def describe(hdus: fits.HDUList) -> str:
         return " x ".join(map(str, hdu.shape)) or "no data"
 
     return ", ".join(f"{i} {hdu.name or 'unnamed'} ({content(hdu)})" for i, hdu in enumerate(hdus))
+
+
+def unit_of(image: FitsImage) -> units.UnitBase | None:
+    """The unit that the image's own header gives its pixels (BUNIT); None if there is none that astropy knows.
+
+    Electrons and counts are one: which of them it is, files say as they please.
+    """
+    try:
+        text = str(image.header.get("BUNIT") or "").strip()
+        text = re.sub(r"(?i)\b(electron|count|photon)s?\b", lambda found: found[1].lower(), text)
+        unit = units.Unit(text.replace("**", "^")) if text else None
+    except Exception:  # a unit or a card that astropy cannot read
+        return None
+    if unit is None:
+        return None
+    counts = {units.electron, units.count, units.adu, units.photon}
+    found = units.CompositeUnit(unit.scale, [], [])
+    for base, power in zip(unit.bases, unit.powers, strict=True):
+        found = found * (units.count if base in counts else base) ** power
+    return found.decompose()
 
 
 def celestial_wcs(image: FitsImage) -> WCS | None:

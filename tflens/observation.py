@@ -146,7 +146,8 @@ class Observation:
 
         Raises:
             ObservationError: the file is missing, damaged or not FITS; an extension is missing, ambiguous or not an
-                image; the scale is missing; or anything that the constructor refuses. Every message names the file,
+                image; image and noise have different units; the scale is missing; or anything that the constructor
+                refuses. Every message names the file,
                 the extension, the rule and the value.
 
         Example:
@@ -291,6 +292,7 @@ class Observation:
     @classmethod
     def _from_images(cls, found: dict[str, fits_io.FitsImage], pixel_scale: float | None) -> "Observation":
         image = fits_io.readable(found["image"])
+        _same_unit(image, found["noise"])
         origin = {role: item.label for role, item in found.items()}
         wcs = fits_io.celestial_wcs(image)
         if pixel_scale is None:
@@ -354,6 +356,16 @@ def _split(file: str | PathLike[str]) -> tuple[Path, str | None]:
     """`path[EXT]` in its parts; a file whose own name ends in brackets is taken at its word."""
     match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(file))
     return (Path(file), None) if match is None or is_there(Path(file)) else (Path(match[1]), match[2])
+
+
+def _same_unit(image: fits_io.FitsImage, noise: fits_io.FitsImage) -> None:
+    """Where both tell their unit: a map of the variance, or one of counts beside an image of rates, fits no other way."""
+    units = [fits_io.unit_of(plane) for plane in (image, noise)]
+    if None not in units and units[0] != units[1]:
+        raise ObservationError(
+            f"{noise.label}: the noise must be 1 sigma in the unit of the image, but its BUNIT is {units[1]} and that of "
+            f"{image.label} is {units[0]}. Convert it (a variance by its root), or correct the header."
+        )
 
 
 def _used(plane: fits_io.FitsImage) -> np.ndarray:
