@@ -7,21 +7,23 @@ import struct
 # Numbers, words and shapes that readers trip over.
 _VALUES = [
     "0", "-1", "1", "3", "1e999", "-1e400", "NaN", "Infinity", "nan", "inf", "1e-320", "99999999999999999999", "null",
-    "true", "false", '""', '"x"', '"NeuralSource"', '"Sersic"', '"lens.e1,e2"', '"auto"', "[]", "{}", "[[]]", "[1, [2]]",
-    '"\\u0000"', '"' + "n" * 5000 + '"', '{"a": 1}', "[" * 3000, "{ profile = 3 }", "[1.0, 2.0]", '["x", "y"]', "1979-05-27",
+    "true", "false", '""', '"x"', '"NeuralSource"', '"Sersic"', '"lens.e1,e2"', '"auto"', "[]", "{}", "[[]]",
+    "[1, [2]]", '"\\u0000"', '"' + "n" * 5000 + '"', '{"a": 1}', "[" * 3000, "{ profile = 3 }", "[1.0, 2.0]", '["x", "y"]',
+    "1979-05-27",
 ]  # fmt: skip
 _TOKEN = re.compile(rb'"[^"\n]*"|-?\d[\d.eE+-]*|\btrue\b|\bfalse\b|\bnull\b|[\w.]+|[\[\]{}=,:]')
 
 _CARDS = [
-    "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "BITPIX", "PCOUNT", "GCOUNT", "TFIELDS", "BSCALE", "BZERO", "BLANK", "EXTNAME",
-    "XTENSION", "SIMPLE", "EXTEND", "PIXSCALE", "OBJECT", "CTYPE1", "CTYPE2", "CD1_1", "CDELT1", "CRVAL1", "CUNIT1",
+    "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "BITPIX", "PCOUNT", "GCOUNT", "TFIELDS", "BSCALE", "BZERO", "BLANK",
+    "EXTNAME", "XTENSION", "SIMPLE", "EXTEND", "PIXSCALE", "OBJECT", "CTYPE1", "CTYPE2", "CD1_1", "CDELT1", "CRVAL1",
+    "CUNIT1",
     "ZIMAGE", "ZNAXIS1", "ZNAXIS2", "ZTILE1", "ZCMPTYPE", "ZBITPIX", "ZBLANK", "TFORM1", "TTYPE1", "A_ORDER", "PV1_1",
     "WCSAXES", "RADESYS", "CONTINUE", "END", "GROUPS", "LONGSTRN", "THEAP",
 ]  # fmt: skip
 _CARD_VALUES = [
-    "0", "1", "-1", "2", "3", "7", "8", "16", "-32", "-64", "64", "999", "100000", "2147483648", "1E400", "-1.0E-3", "NaN",
-    "T", "F", "''", "'SCI'", "'ERR'", "'PSF'", "'IMAGE'", "'BINTABLE'", "'TABLE'", "'RICE_1'", "'GZIP_2'", "'HCOMPRESS_1'",
-    "'RA---TAN'", "'RA---SIP'", "'DEC--TAN'", "'deg'", "'furlong'", "'1PB(9)'", "'\xff'", "(1, 2)", "",
+    "0", "1", "-1", "2", "3", "7", "8", "16", "-32", "-64", "64", "999", "100000", "2147483648", "1E400", "-1.0E-3",
+    "NaN", "T", "F", "''", "'SCI'", "'ERR'", "'PSF'", "'IMAGE'", "'BINTABLE'", "'TABLE'", "'RICE_1'", "'GZIP_2'",
+    "'HCOMPRESS_1'", "'RA---TAN'", "'RA---SIP'", "'DEC--TAN'", "'deg'", "'furlong'", "'1PB(9)'", "'\xff'", "(1, 2)", "",
 ]  # fmt: skip
 _FLOATS = [float("nan"), float("inf"), -float("inf"), 0.0, -1.0, 1e38, 1e-40, 1e308]
 
@@ -119,7 +121,9 @@ def _pixel(content: bytes, rng: random.Random) -> bytes:
     size = struct.calcsize(form)
     block = rng.randrange(len(content) // 2880) * 2880
     start = block + size * rng.randrange(40)
-    with_value = content[:start] + struct.pack(">" + form, _clipped(rng.choice(_FLOATS), form)) + content[start + size :]
+    with_value = (
+        content[:start] + struct.pack(">" + form, _clipped(rng.choice(_FLOATS), form)) + content[start + size :]
+    )
     return with_value[: len(content)]
 
 

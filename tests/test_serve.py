@@ -542,11 +542,11 @@ def test_what_cannot_be_served_is_refused(models, tmp_path):
         assert words in result.stderr
     (tmp_path / "m/1").mkdir(parents=True)
     (tmp_path / "m/1/saved_model.pb").write_bytes(b"\xff\xff")
-    result = call(tmp_path)
+    result = call(tmp_path, "--trust")
     assert result.exit_code == 1
     assert f"{tmp_path / 'm/1'} cannot be loaded as a SavedModel" in result.stderr
     with listen("127.0.0.1", 0) as place:
-        result = call(models / "text", "--port", place.getsockname()[1])
+        result = call(models / "text", "--trust", "--port", place.getsockname()[1])
     assert result.exit_code == 1
     assert "cannot listen at 127.0.0.1" in result.stderr
 

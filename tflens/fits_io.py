@@ -164,6 +164,7 @@ def unit_of(image: FitsImage) -> units.UnitBase | None:
     """
     try:
         text = str(image.header.get("BUNIT") or "").strip()
+        text = text.lower() if text.isupper() else text  # S is a siemens
         text = re.sub(r"(?i)\b(electron|count|photon)s?\b", lambda found: found[1].lower(), text)
         unit = units.Unit(text.replace("**", "^")) if text else None
     except Exception:  # a unit or a card that astropy cannot read

@@ -223,6 +223,8 @@ def _prior(name: str, value: Any) -> Any:
     ((kind, arguments),) = value.items()
     try:
         return PRIORS[kind](**arguments) if isinstance(arguments, Mapping) else PRIORS[kind](*arguments)
+    except ParameterError as error:
+        raise ParameterError(f"priors: {name}: {error}") from None
     except TypeError:
         wanted = ", ".join(inspect.signature(PRIORS[kind]).parameters)
         raise ParameterError(f"priors: {name}: {kind} takes {wanted}; got {arguments!r}") from None

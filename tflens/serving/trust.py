@@ -30,8 +30,8 @@ _STATEFUL = frozenset(
 # Attributes that are words, but name neither a file nor an address nor code.
 _WORDS = frozenset(
     {
-        "align", "bad_indices_policy", "config", "config_proto", "container", "data_format", "debug_name", "direction", "equation",
-        "executor_type", "message", "mode", "padding", "shared_name", "shape_invariant", "element_name", "reduction_type", "method",
+        "align", "bad_indices_policy", "config", "config_proto", "container", "data_format", "debug_name", "direction",
+        "equation", "executor_type", "message", "method", "mode", "padding", "reduction_type", "shared_name",
     }
 )  # fmt: skip
 
