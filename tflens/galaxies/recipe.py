@@ -452,7 +452,7 @@ def _kept_draws(
         draws |= {f"validation_{i}": part for i, part in enumerate(held_out)}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.savez(file, **draws))
-    with np.load(path) as kept:
+    with np.load(path, allow_pickle=False) as kept:
         return tuple(
             tuple(kept[name] for name in sorted(kept.files) if name.startswith(split))
             for split in ("train", "validation")
