@@ -634,6 +634,11 @@ bad(
     "SIE",
 )
 bad(
+    "a base class of profiles",
+    toml('lens = [{ profile = "CircularMass" }]'),
+    "model.toml: lens[0]: there is no profile 'CircularMass'; there are",
+)
+bad(
     "a light profile as mass",
     toml('lens = [{ profile = "Shapelets" }]'),
     "model.toml: lens[0]: there is no profile 'Shapelets'",

@@ -24,7 +24,7 @@ from tflens.psf import METHODS, PSF
 from tflens.whitening import whiten, whitening_taps
 
 # The same examples everywhere, and no folder that remembers those of another day.
-settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=25)
+settings.register_profile("tests", derandomize=True, database=None, deadline=None, max_examples=20)
 settings.load_profile("tests")
 
 SIDES = st.integers(2, 9)
@@ -87,7 +87,7 @@ def of_no_settings(package, kind, *without: str) -> list[type]:
     ]
 
 
-MASSES = of_no_settings(mass, MassProfile)
+MASSES = of_no_settings(mass, MassProfile, "CircularMass")
 LIGHTS = of_no_settings(light, LightProfile, "Pixelated", "CenteredPixels", "RegularizedPixels")
 
 PRIOR = st.one_of(
@@ -118,7 +118,7 @@ def models(draw) -> LensModel:
 
 
 @given(models())
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_a_model_comes_back_from_its_file(model):
     text = write_model(model)
     again = model_of(tomllib.loads(text))
@@ -128,7 +128,7 @@ def test_a_model_comes_back_from_its_file(model):
 
 
 @given(PRIOR, hnp.arrays(np.float64, 7, elements=numbers(-4, 4)))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_priors_lead_to_the_base_space_and_back(prior, u):
     distribution = prior(tf.float64)
     values = from_base(distribution, tf.constant(u))
@@ -190,10 +190,9 @@ def test_ways_to_convolve_agree(ny, nx, ky, kx, seed):
 
 
 @pytest.mark.parametrize("profile", MASSES, ids=lambda each: each.__name__)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_mass_is_finite_wherever_its_prior_leads(profile, dtype):
-    """Deflection and its gradients, at the centre of the lens and of the frame too."""
-    model = LensModel([profile()], [], Sersic(), dtype=dtype)
+def test_mass_is_finite_wherever_its_prior_leads(profile):
+    """Deflection and its gradients, at the centre of the lens and of the frame too, in float32, the narrower type."""
+    model = LensModel([profile()], [], Sersic(), dtype="float32")
     lanes, own = 6, [name for name in model.names if name.startswith("lens.") or name.startswith("shear.")]
     (label, this), *_ = model.labelled()
 
@@ -215,7 +214,7 @@ def test_mass_is_finite_wherever_its_prior_leads(profile, dtype):
     @given(hnp.arrays(np.float64, (lanes, model.dim), elements=numbers(-5, 5)))
     @settings(max_examples=8)
     def holds(u):
-        alpha, gradient = evaluate(tf.constant(u, dtype))
+        alpha, gradient = evaluate(tf.constant(u, tf.float32))
         assert np.isfinite(alpha).all()
         assert np.isfinite(gradient).all()
 

@@ -484,7 +484,16 @@ def test_many_clients_at_once(models, capsys):
 
 
 def serve(*options):
-    command = [sys.executable, "-c", "from tflens.cli import main; main()", "serve", *map(str, options), "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from tflens.cli import main; main()",
+        "serve",
+        *map(str, options),
+        "--trust",
+        "--port",
+        "0",
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, **pipes, text=True, env=environment | {"COLUMNS": "200"})

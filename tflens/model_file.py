@@ -23,11 +23,12 @@ Tables = dict[str, Any]
 
 
 _OF_AN_IMAGE = {"Pixelated", "CenteredPixels", "PixelatedConvergence", "PixelatedPotential"}
+_BASES = {"CircularMass"}  # classes to be derived from, which give no deflection
 
 
 def _profiles(package: ModuleType, kind: type[Profile]) -> dict[str, type[Profile]]:
-    """By name; but what takes an image is no part of a model that a file could describe."""
-    found = {name: getattr(package, name) for name in package.__all__ if name not in _OF_AN_IMAGE}
+    """By name; but what takes an image, or is a base class, is no part of a model that a file could describe."""
+    found = {name: getattr(package, name) for name in package.__all__ if name not in _OF_AN_IMAGE | _BASES}
     return {
         name: each for name, each in found.items() if inspect.isclass(each) and issubclass(each, kind) and each != kind
     }
