@@ -65,3 +65,17 @@ wheel: $(READY)
 
 clean:
 	rm -rf $(VENV) dist build demo_output
+
+# Damaged files into the readers, FUZZ_RUNS of them in all, guided by the code that they reach; FUZZ="--only fits" for one.
+FUZZ_RUNS := 1000000
+
+.PHONY: fuzz reliability-input
+
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python scripts/fuzz.py --runs $(FUZZ_RUNS) $(FUZZ)
+
+# What the cases of tests/bad_input.py are told, for docs/reliability.md.
+reliability-input: $(READY)
+	$(BIN)/python scripts/reliability_records.py
+	$(BIN)/python scripts/update_tables.py

@@ -363,6 +363,31 @@ def starter(records: list[dict]) -> str:
     return "\n".join([*rows, "", _source(records)])
 
 
+def bad_input(records: list[dict]) -> str:
+    """A row for each case: what is given, what is called with it, what is said."""
+    chosen = [r for r in records if r["id"] == "input"]
+    rows = [f"{len(chosen)} cases.", "", "| | given | called | told |", "|---|---|---|---|"]
+    for r in chosen:
+        rows.append(f"| {r['group']} | {_cell_text(r['variant'])} | `{r['called']}` | {_cell_text(r['told'])} |")
+    return "\n".join([*rows, "", _source(chosen)])
+
+
+def _cell_text(text: str) -> str:
+    """Words for a cell: what a page would take for a mark is none, and long ones end early."""
+    text = " ".join(text.split())
+    text = text if len(text) <= 360 else f"{text[:357]}..."
+    return re.sub(r"([\\|<>*_\[\]{}])", r"\\\1", text)
+
+
+def fuzz(records: list[dict]) -> str:
+    chosen = [r for r in records if r["id"] == "fuzz"]
+    rows = ["| reader | executions | seconds | findings |", "|---|---|---|---|"]
+    rows += [f"| {r['variant']} | {r['n']:,} | {r['seconds']:,.0f} | {r['value']} |" for r in chosen]
+    total = sum(r["n"] for r in chosen), sum(r["seconds"] for r in chosen), sum(r["value"] for r in chosen)
+    rows.append(f"| all | {total[0]:,} | {total[1]:,.0f} | {total[2]} |")
+    return "\n".join([*rows, "", _source(chosen)])
+
+
 def _target(record: dict) -> Target | None:
     if record["reach"] is None:
         return None
@@ -391,6 +416,8 @@ TABLES = {
     "newton_steps": (("docs/galaxies.md",), "newton_steps", newton_steps),
     "rendering": (("docs/physics.md",), "rendering", rendering),
     "serving": (("docs/serving.md",), "serving", serving),
+    "bad_input": (("docs/reliability.md",), "reliability", bad_input),
+    "fuzz": (("docs/reliability.md",), "reliability", fuzz),
 }
 
 

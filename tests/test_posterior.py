@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import tiny_lens
 
+from tflens.errors import ParameterError
 from tflens.inference.hmc import Chains
 from tflens.inference.posterior import Posterior, assemble
 
@@ -134,7 +135,7 @@ def test_round_trip_through_a_file(tmp_path):
 
 
 def test_missing_file_and_missing_parameter_are_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing.nc: no such posterior"):
+    with pytest.raises(ParameterError, match=r"nothing.nc: the posterior does not exist"):
         Posterior.load(tmp_path / "nothing.nc")
     with pytest.raises(KeyError, match=r"lens\.theta"):
         posterior().draws("lens.theta")

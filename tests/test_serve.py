@@ -112,7 +112,7 @@ def models(tmp_path_factory):
 def running(folder, **limits):
     """A server in a thread; gives its port."""
     place = listen("127.0.0.1", 0)
-    server = make_server(load_models(folder, all_versions=True), Limits(**limits))
+    server = make_server(load_models(folder, all_versions=True, trust=True), Limits(**limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
     thread.start()
     try:
@@ -484,7 +484,16 @@ def test_many_clients_at_once(models, capsys):
 
 
 def serve(*options):
-    command = [sys.executable, "-c", "from tflens.cli import main; main()", "serve", *map(str, options), "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from tflens.cli import main; main()",
+        "serve",
+        *map(str, options),
+        "--trust",
+        "--port",
+        "0",
+    ]
     environment = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, **pipes, text=True, env=environment | {"COLUMNS": "200"})
@@ -542,11 +551,11 @@ def test_what_cannot_be_served_is_refused(models, tmp_path):
         assert words in result.stderr
     (tmp_path / "m/1").mkdir(parents=True)
     (tmp_path / "m/1/saved_model.pb").write_bytes(b"\xff\xff")
-    result = call(tmp_path)
+    result = call(tmp_path, "--trust")
     assert result.exit_code == 1
     assert f"{tmp_path / 'm/1'} cannot be loaded as a SavedModel" in result.stderr
     with listen("127.0.0.1", 0) as place:
-        result = call(models / "text", "--port", place.getsockname()[1])
+        result = call(models / "text", "--trust", "--port", place.getsockname()[1])
     assert result.exit_code == 1
     assert "cannot listen at 127.0.0.1" in result.stderr
 
@@ -559,13 +568,13 @@ def test_help_warns():
 def test_folders(models):
     assert {name: sorted(versions) for name, versions in find_models(models).items()} == {"text": [1], "tiny": [1, 2]}
     assert find_models(models / "tiny") == {"tiny": {n: models / "tiny" / str(n) for n in (1, 2)}}
-    assert [(each.name, each.version) for each in load_models(models)] == [("text", 1), ("tiny", 2)]
+    assert [(each.name, each.version) for each in load_models(models, trust=True)] == [("text", 1), ("tiny", 2)]
 
 
 def test_a_model_without_signatures(tmp_path):
     tf.saved_model.save(tf.Module(), str(tmp_path / "1"))
     with pytest.raises(SavedModelError, match="has no signature to serve"):
-        load_model("m", 1, tmp_path / "1")
+        load_model("m", 1, tmp_path / "1", trust=True)
 
 
 @pytest.mark.parametrize("limits", [{"queue": 0}, {"timeout": 0.0}, {"timeout": float("nan")}, {"max_batch": -1}])

@@ -78,7 +78,13 @@ def _of_table(path: Path) -> list[Entry]:
         raise ParameterError(f"{path}: the catalogue must be a table that astropy can read, but {error}") from None
     if "file" not in table.colnames:
         raise ParameterError(f'{path}: the catalogue must have a column "file", it has {", ".join(table.colnames)}.')
-    return [_entry(row, path.parent) for row in table]
+    entries = []
+    for number, row in enumerate(table, start=1):
+        try:
+            entries.append(_entry(row, path.parent))
+        except ParameterError as error:
+            raise ParameterError(f"{path}: row {number}: {error}") from None
+    return entries
 
 
 def _entry(row: "Row", folder: Path) -> Entry:
@@ -87,16 +93,23 @@ def _entry(row: "Row", folder: Path) -> Entry:
     for name in ("file", "noise_file", "psf_file", "mask_file"):
         if name in given:
             given[name] = str(folder / given[name])
-    file = given.get("file", "")
+    if "file" not in given:
+        raise ParameterError("file must not be empty. Give the FITS file of the lens.")
+    file = given["file"]
     name = _cell(row, "name") if "name" in row.colnames else None
-    return Entry(str(name) if name is not None else _stem(Path(file)), Input(**{"file": file, **given}))
+    return Entry(str(name) if name is not None else _stem(Path(file)), Input(**given))
 
 
 def _cell(row: "Row", name: str) -> str | float | None:
     value = row[name]
     if np.ma.is_masked(value) or str(value).strip() == "":
         return None
-    return float(value) if name == "pixel_scale" else str(value).strip()
+    if name != "pixel_scale":
+        return str(value).strip()
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ParameterError(f"{name} must be a number, arcsec per pixel, got {str(value)!r}") from None
 
 
 def _stem(file: Path) -> str:

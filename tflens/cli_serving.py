@@ -203,9 +203,10 @@ SERVE_HELP = (
     "DIR holds NAME/VERSION/saved_model.pb, as `tflens export` writes them. Ask by POST to "
     "/v1/models/NAME:predict; /v1/models/NAME/metadata tells what there is, /healthz whether the server is up, "
     "/monitoring/prometheus/metrics how it does. Ends on Ctrl-C or SIGTERM, once requests in work are answered.\n\n"
-    "WARNING: a SavedModel is a program, which can read and write files as you can. Serve those that you wrote "
-    "yourself, or that come from somebody whose programs you would run. There is no password: whoever reaches the "
-    "port can ask. With another --host than the default, that is whoever reaches this machine."
+    "WARNING: a SavedModel is a program, which can read and write files as you can. One that `tflens export` did not "
+    "write, or that was changed since, is refused unless you --trust it: do so if it comes from somebody whose "
+    "programs you would run. There is no password: whoever reaches the port can ask. With another --host than the "
+    "default, that is whoever reaches this machine."
 )
 _LIMITS = "Limits"
 
@@ -216,6 +217,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8501,
     all_versions: Annotated[
         bool, typer.Option("--all-versions", help="Serve all versions of a model, not the newest alone.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Serve SavedModels that `tflens export` did not write, too.")
     ] = False,
     max_batch: Annotated[
         int,
@@ -247,7 +251,7 @@ def serve(
             raise ParameterError(f"tflens serve needs {error.name}: pip install 'tflens[serve]'") from None
 
         limits = Limits(int(max_body * 2**20), max_rows, queue, timeout, max_batch, window / 1000, workers)
-        models = load_models(folder, all_versions)
+        models = load_models(folder, all_versions, trust)
         with listen(host, port) as place:
             address, number = place.getsockname()[:2]
             base = f"http://{f'[{address}]' if ':' in address else address}:{number}"

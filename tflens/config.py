@@ -1,7 +1,7 @@
 """What determines a run: input files, source model, settings; kept as JSON, from which the run can be repeated."""
 
 import hashlib
-import json
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,14 @@ import numpy as np
 
 from tflens import fits_io
 from tflens.errors import ObservationError, ParameterError
+from tflens.files import is_file, is_there, parse_json
 from tflens.observation import Observation
 
 FORMAT, FORMAT_VERSION = "tflens.fit", 1
 SOURCES = ("neural", "sersic")
+
+RECORDED = ("model", "starter", "versions", "machine", "commit")
+"""What a run notes in its configuration beside what it was given."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,17 @@ class Input:
     noise_scale: str | float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("file", "noise_file", "psf_file", "mask_file"):
+            self._check(name, str | os.PathLike, "the path of a file", optional=name != "file")
+        for name in ("image", "noise", "psf", "mask"):
+            self._check(name, str | int, "the name or number of an extension", optional=name == "mask")
+        self._check("pixel_scale", int | float, "a number, arcsec per pixel", optional=True)
+        self._check("sha256", Mapping, "the digest of each file", optional=False)
+        if not isinstance(self.noise_correlation, str | None):
+            try:
+                np.array(self.noise_correlation, float)
+            except (TypeError, ValueError):
+                self._refuse("noise_correlation", '"auto", "none", a file, or rows of numbers of one length')
         scale = self.noise_scale
         if scale == "auto":
             return
@@ -87,6 +102,16 @@ class Input:
             correlation, scale, words = self._noise(self._read_files())
         rows = "none" if correlation is None else correlation.tolist()
         return replace(self, noise_correlation=rows, noise_scale=scale), words
+
+    def _check(self, name: str, kind: Any, rule: str, optional: bool) -> None:
+        value = getattr(self, name)
+        if not (isinstance(value, kind) and not isinstance(value, bool)) and not (optional and value is None):
+            self._refuse(name, rule + (" or left out" if optional else ""))
+        if isinstance(value, os.PathLike):
+            object.__setattr__(self, name, os.fspath(value))
+
+    def _refuse(self, name: str, rule: str) -> None:
+        raise ParameterError(f"Input.{name} must be {rule}, got {_short(getattr(self, name))}")
 
     def _noise(self, observation: Observation) -> tuple[np.ndarray | None, float, str | None]:
         """Correlation and scale of the noise, and what was measured of them, in words."""
@@ -141,12 +166,12 @@ class Input:
         Raises:
             ObservationError: a file does not exist.
         """
-        absolute = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
         digests = {}
         for name, path in self._paths().items():
-            if not path.is_file():
+            if not is_file(path):
                 raise ObservationError(f"{path}: the FITS file does not exist. Check the path.")
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        absolute = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
         return replace(self, **absolute, sha256=digests)
 
     def _paths(self) -> dict[str, Path]:
@@ -194,7 +219,21 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
-            raise ParameterError(f"source must be one of {', '.join(SOURCES)}, got {self.source!r}")
+            raise ParameterError(f"source must be one of {', '.join(SOURCES)}, got {_short(self.source)}")
+        for name in ("settings", "recorded", "tables", "shared"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) and not (value is None and name in ("tables", "shared")):
+                raise ParameterError(f"{name} must be a table of names and values, got {_short(value)}")
+        unknown = sorted(set(self.recorded) - set(RECORDED))
+        if unknown:
+            known = ", ".join([*(item.name for item in fields(self) if item.name != "recorded"), *RECORDED])
+            raise ParameterError(f"unknown key {_short(unknown[0])}; a configuration has {known}")
+        for name in ("model", "versions"):
+            if not isinstance(self.recorded.get(name, {}), Mapping):
+                raise ParameterError(f"{name} must be a table as it was recorded, got {_short(self.recorded[name])}")
+        center = (self.shared or {}).get("center", (0.0, 0.0))
+        if not _two_numbers(center):
+            raise ParameterError(f"shared.center must be two numbers (x, y), arcsec, got {_short(center)}")
 
     def with_file(self, file: str) -> "RunConfig":
         """The same with the main file elsewhere; its SHA-256 must still be the recorded one."""
@@ -222,7 +261,7 @@ class RunConfig:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text())
         except FileNotFoundError:
             raise ParameterError(f"{path}: the configuration does not exist. Give DIR/config.json of a run.") from None
         except (OSError, ValueError) as error:
@@ -238,18 +277,50 @@ class RunConfig:
         own = {"format", "format_version", *(item.name for item in fields(cls))}
         try:
             return cls(
-                input=Input(**content["input"]),
-                source=content["source"],
-                settings=dict(content["settings"]),
+                input=_input(content),
+                source=_needed(content, "source"),
+                settings=_needed(content, "settings"),
                 tables=content.get("tables"),
                 shared=content.get("shared"),
                 recorded={key: value for key, value in content.items() if key not in own},
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ParameterError(f"{path}: the configuration does not describe a fit ({error}).") from None
+        except ParameterError as error:
+            raise ParameterError(
+                f"{path}: the configuration does not describe a fit: {error}. Give DIR/config.json as a run wrote it."
+            ) from None
+
+
+def _input(content: Mapping[str, Any]) -> Input:
+    given = _needed(content, "input")
+    if not isinstance(given, Mapping):
+        raise ParameterError(f"input must be a table of names and values, got {_short(given)}")
+    known = [item.name for item in fields(Input)]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ParameterError(f"input: unknown key {_short(unknown[0])}; it has {', '.join(known)}")
+    return Input(_needed(given, "file", "input."), **{key: value for key, value in given.items() if key != "file"})
+
+
+def _needed(content: Mapping[str, Any], key: str, place: str = "") -> Any:
+    if key not in content:
+        raise ParameterError(f"the key {place}{key} is missing")
+    return content[key]
+
+
+def _two_numbers(value: Any) -> bool:
+    try:
+        return np.shape(np.array(value, float)) == (2,) and bool(np.isfinite(np.array(value, float)).all())
+    except (TypeError, ValueError):
+        return False
+
+
+def _short(value: Any) -> str:
+    """A value for a message, however long it is."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _split(file: str) -> tuple[Path, str]:
     """A path and its `[EXT]`, "" if there is none; a file whose own name ends in brackets is taken at its word."""
     match = re.fullmatch(r"(.+)(\[[^\[\]]+\])", file)
-    return (Path(file), "") if match is None or Path(file).exists() else (Path(match[1]), match[2])
+    return (Path(file), "") if match is None or is_there(Path(file)) else (Path(match[1]), match[2])

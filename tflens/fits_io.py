@@ -13,15 +13,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from astropy import units
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError, VerifyWarning
 from astropy.wcs import WCS, FITSFixedWarning
 from astropy.wcs.utils import proj_plane_pixel_scales
 
 from tflens.errors import ObservationError
-from tflens.files import write_atomically
+from tflens.files import is_file, is_there, write_atomically
 
 SQUARE_TOLERANCE = 0.01
+
+# The FITS standard allows no more axes or columns; astropy counts up to whatever a damaged header says, and where it
+# gives a negative size, goes back in the file and reads the same part for ever.
+MOST_AXES = 999
+
+# A gzip stream of a few kB can hold more than any memory.
+MOST_BYTES = 2**31
 
 
 class FitsImage(NamedTuple):
@@ -41,13 +49,15 @@ def open_fits(path: Path) -> Iterator[fits.HDUList]:
     Raises:
         ObservationError: the file is missing, is not FITS, is shorter than its headers say, or cannot be decoded.
     """
-    if not path.is_file():
-        kind = "is a directory, not a file" if path.is_dir() else "does not exist"
+    if not is_file(path):
+        kind = "is a directory, not a file" if is_there(path) and path.is_dir() else "does not exist"
         raise ObservationError(f"{path}: the FITS file {kind}. Check the path.")
     try:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
-            with fits.open(_unzipped(path), memmap=False, lazy_load_hdus=False) as hdus:
+            content = _unzipped(path.read_bytes())
+            _refuse_uncountable(content)
+            with fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=False) as hdus:
                 _refuse_damage(path, heard)
                 yield hdus
                 _refuse_damage(path, heard)
@@ -104,6 +114,33 @@ def read_image(hdus: fits.HDUList, path: Path, index: int) -> FitsImage:
     return FitsImage(hdu.data, hdu.header, hdus[0].header, path, label)
 
 
+def readable(image: FitsImage) -> FitsImage:
+    """The image with headers that have no card whose value cannot be read.
+
+    Real files have such cards, and what a fit needs is asked for by name: they are left out with a `UserWarning`.
+    """
+    header = _readable(image.header, image.label)
+    return image._replace(header=header, primary=_readable(image.primary, f"{image.path}[PRIMARY]"))
+
+
+def _readable(header: fits.Header, label: str) -> fits.Header:
+    wrong = {card.keyword for card in header.cards if not _has_value(card)}
+    if not wrong:
+        return header
+    warnings.warn(
+        f"{label}: the value of {', '.join(sorted(wrong))} in the header cannot be read and is left out.", stacklevel=4
+    )
+    return fits.Header([card for card in header.cards if card.keyword not in wrong])
+
+
+def _has_value(card: fits.Card) -> bool:
+    try:
+        card.value, card.comment  # noqa: B018 (read now, for astropy looks at them when they are first used)
+    except Exception:  # VerifyError, ValueError, ... as it pleases astropy
+        return False
+    return True
+
+
 def describe(hdus: fits.HDUList) -> str:
     """The extensions of a file in one line: number, name and shape.
 
@@ -118,6 +155,27 @@ def describe(hdus: fits.HDUList) -> str:
         return " x ".join(map(str, hdu.shape)) or "no data"
 
     return ", ".join(f"{i} {hdu.name or 'unnamed'} ({content(hdu)})" for i, hdu in enumerate(hdus))
+
+
+def unit_of(image: FitsImage) -> units.UnitBase | None:
+    """The unit that the image's own header gives its pixels (BUNIT); None if there is none that astropy knows.
+
+    Electrons and counts are one: which of them it is, files say as they please.
+    """
+    try:
+        text = str(image.header.get("BUNIT") or "").strip()
+        text = text.lower() if text.isupper() else text  # S is a siemens
+        text = re.sub(r"(?i)\b(electron|count|photon)s?\b", lambda found: found[1].lower(), text)
+        unit = units.Unit(text.replace("**", "^")) if text else None
+    except Exception:  # a unit or a card that astropy cannot read
+        return None
+    if unit is None:
+        return None
+    counts = {units.electron, units.count, units.adu, units.photon}
+    found = units.CompositeUnit(unit.scale, [], [])
+    for base, power in zip(unit.bases, unit.powers, strict=True):
+        found = found * (units.count if base in counts else base) ** power
+    return found.decompose()
 
 
 def celestial_wcs(image: FitsImage) -> WCS | None:
@@ -222,10 +280,27 @@ _FORM = re.compile(
 )
 
 
-def _unzipped(path: Path) -> Path | io.BytesIO:
+def _unzipped(content: bytes) -> bytes:
     """Astropy takes a gzip stream that breaks off for one that ends, and silently loses the last extensions."""
-    content = path.read_bytes()
-    return io.BytesIO(gzip.decompress(content)) if content.startswith(b"\x1f\x8b") else path
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    with gzip.open(io.BytesIO(content)) as stream:
+        unzipped = stream.read(MOST_BYTES + 1)
+    if len(unzipped) > MOST_BYTES:
+        raise ValueError(f"unzipped, it has more than {MOST_BYTES / 2**30:g} GB")
+    return unzipped
+
+
+def _refuse_uncountable(content: bytes) -> None:
+    for card in _COUNTS.finditer(content):
+        keyword, value = card[1].decode(), card[2].decode()
+        most = MOST_AXES if keyword in ("NAXIS", "TFIELDS") else float("inf")
+        if card.start() % 80 == 0 and not 0 <= float(value) <= most:
+            rule = "0 or more" if value.startswith("-") else f"{most} at most"
+            raise ValueError(f"a header says {keyword} = {value[:30]}, which must be {rule}")
+
+
+_COUNTS = re.compile(rb"(?:HIERARCH *)?(NAXIS\d*|TFIELDS|PCOUNT|GCOUNT) *= *([-+]?\d{1,60})")
 
 
 def _refuse_damage(path: Path, heard: list[warnings.WarningMessage]) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 import shutil
 import traceback
 import warnings
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tflens.catalogue import Entry
 from tflens.config import Input, RunConfig
 from tflens.errors import ParameterError, TflensError
-from tflens.files import write_atomically
+from tflens.files import parse_json, write_atomically
 from tflens.run import Job, execute, make_fitter, prepare
 from tflens.workers import MEMORY, Death, run_in_workers, start_tensorflow, threads_each
 
@@ -118,8 +117,8 @@ def fit_many(
         The outcomes, in the order of the catalogue.
 
     Raises:
-        ParameterError: the folder cannot be written to, or holds fits of other input, model or settings; nothing has
-            been done then.
+        ParameterError: the folder cannot be written to, or holds fits of other input, model or settings, or one that is
+            damaged; nothing has been done then.
         KeyboardInterrupt: as it came. No process is left, and finished lenses are kept.
     """
     try:
@@ -277,8 +276,17 @@ def _results(place: Path) -> tuple[str, Mapping[str, Any]]:
     """The verdict on a fit, and its `summary.json`."""
     from tflens.inference.check import Finding, verdict
 
-    summary = json.loads((place / "summary.json").read_text())
-    return verdict([Finding(**found) for found in summary["check"]]), summary
+    path = place / "summary.json"
+    try:
+        summary = parse_json(path.read_text())
+        words = verdict([Finding(**found) for found in summary["check"]])
+        _row(Outcome(place.name, "kept", words, summary))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ParameterError(
+            f"{path}: cannot be read as the summary of a fit ({type(error).__name__}: {error}). Remove {place}, and "
+            "the lens is fitted again."
+        ) from None
+    return words, summary
 
 
 def _write(path: Path, outcomes: Iterable[Outcome | None]) -> None:

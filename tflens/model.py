@@ -818,7 +818,10 @@ def _names_of(tie: str, name: str, count: int) -> list[str]:
 
 
 def _numbers(given: Any, name: str, count: int) -> list[float]:
-    values = np.atleast_1d(np.asarray(given, np.float64))
+    try:
+        values = np.atleast_1d(np.asarray(given, np.float64))
+    except (TypeError, ValueError):  # words among them, or lists of several lengths
+        values = np.array([np.nan])
     if values.shape != (count,) or not np.isfinite(values).all():
         raise ParameterError(f"{name} must be fixed at {count} finite number(s), got {given!r}")
     return [float(value) for value in values]

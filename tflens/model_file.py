@@ -1,7 +1,6 @@
 """A lens model as a TOML file: a sentence that a person can write, and that a model can be turned back into."""
 
 import inspect
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ import tomlkit
 
 from tflens import light, mass
 from tflens.errors import ParameterError
+from tflens.files import parse_toml
 from tflens.galaxies import NeuralSource
 from tflens.light import LightProfile
 from tflens.mass import MassProfile
@@ -23,11 +23,12 @@ Tables = dict[str, Any]
 
 
 _OF_AN_IMAGE = {"Pixelated", "CenteredPixels", "PixelatedConvergence", "PixelatedPotential"}
+_BASES = {"CircularMass"}  # classes to be derived from, which give no deflection
 
 
 def _profiles(package: ModuleType, kind: type[Profile]) -> dict[str, type[Profile]]:
-    """By name; but what takes an image is no part of a model that a file could describe."""
-    found = {name: getattr(package, name) for name in package.__all__ if name not in _OF_AN_IMAGE}
+    """By name; but what takes an image, or is a base class, is no part of a model that a file could describe."""
+    found = {name: getattr(package, name) for name in package.__all__ if name not in _OF_AN_IMAGE | _BASES}
     return {
         name: each for name, each in found.items() if inspect.isclass(each) and issubclass(each, kind) and each != kind
     }
@@ -83,10 +84,10 @@ def read_tables(path: str | Path) -> Tables:
         ParameterError: the file is missing or is no TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text())
+        return parse_toml(Path(path).read_text())
     except FileNotFoundError:
         raise ParameterError(f"{path}: the file of the model does not exist. Check the path.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ParameterError(f"{path}: the file of the model must be readable TOML, but {error}") from None
 
 
@@ -223,6 +224,8 @@ def _prior(name: str, value: Any) -> Any:
     ((kind, arguments),) = value.items()
     try:
         return PRIORS[kind](**arguments) if isinstance(arguments, Mapping) else PRIORS[kind](*arguments)
+    except ParameterError as error:
+        raise ParameterError(f"priors: {name}: {error}") from None
     except TypeError:
         wanted = ", ".join(inspect.signature(PRIORS[kind]).parameters)
         raise ParameterError(f"priors: {name}: {kind} takes {wanted}; got {arguments!r}") from None

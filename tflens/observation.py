@@ -16,6 +16,7 @@ from astropy.wcs import WCS
 
 from tflens import fits_io
 from tflens.errors import ObservationError
+from tflens.files import is_there
 from tflens.grid import PixelGrid
 
 # What a masked pixel without usable data is given, so that arithmetic over the whole frame stays finite.
@@ -145,7 +146,8 @@ class Observation:
 
         Raises:
             ObservationError: the file is missing, damaged or not FITS; an extension is missing, ambiguous or not an
-                image; the scale is missing; or anything that the constructor refuses. Every message names the file,
+                image; image and noise have different units; the scale is missing; or anything that the constructor
+                refuses. Every message names the file,
                 the extension, the rule and the value.
 
         Example:
@@ -175,7 +177,7 @@ class Observation:
                     continue
                 if index is None:
                     raise ObservationError(
-                        f"{path}: the extension {extension} for the {role.replace('_', ' ')} is missing. The file has "
+                        f"{path}: the extension {extension} for the {_words(role)} is missing. The file has "
                         f"{fits_io.describe(hdus)}. Give its right name or number as the argument {role}."
                     )
                 found[role] = fits_io.read_image(hdus, path, index)
@@ -289,7 +291,9 @@ class Observation:
 
     @classmethod
     def _from_images(cls, found: dict[str, fits_io.FitsImage], pixel_scale: float | None) -> "Observation":
-        image = found["image"]
+        image = fits_io.readable(found["image"])
+        _same_unit(image, found["noise"])
+        _check_exposure(image)
         origin = {role: item.label for role, item in found.items()}
         wcs = fits_io.celestial_wcs(image)
         if pixel_scale is None:
@@ -335,6 +339,10 @@ class Observation:
             return self.wcs.to_header(relax=True)
 
 
+def _words(role: str) -> str:
+    return "PSF" if role == "psf" else role.replace("_", " ")
+
+
 def _read_file(role: str, file: str | PathLike[str]) -> fits_io.FitsImage:
     """The image in `path` or `path[EXT]`."""
     path, extension = _split(file)
@@ -343,7 +351,7 @@ def _read_file(role: str, file: str | PathLike[str]) -> fits_io.FitsImage:
         if index is None:
             lack = "an image" if extension is None else f"the extension {extension}"
             raise ObservationError(
-                f"{path}: the file for the {role.replace('_', ' ')} lacks {lack}. It has {fits_io.describe(hdus)}. "
+                f"{path}: the file for the {_words(role)} lacks {lack}. It has {fits_io.describe(hdus)}. "
                 f"Choose one by name or number, as in '{path}[1]'."
             )
         return fits_io.read_image(hdus, path, index)
@@ -352,7 +360,28 @@ def _read_file(role: str, file: str | PathLike[str]) -> fits_io.FitsImage:
 def _split(file: str | PathLike[str]) -> tuple[Path, str | None]:
     """`path[EXT]` in its parts; a file whose own name ends in brackets is taken at its word."""
     match = re.fullmatch(r"(.+)\[([^\[\]]+)\]", str(file))
-    return (Path(file), None) if match is None or Path(file).exists() else (Path(match[1]), match[2])
+    return (Path(file), None) if match is None or is_there(Path(file)) else (Path(match[1]), match[2])
+
+
+def _same_unit(image: fits_io.FitsImage, noise: fits_io.FitsImage) -> None:
+    """Where both tell their unit: a map of the variance, or counts beside rates, would pass every other check."""
+    units = [fits_io.unit_of(plane) for plane in (image, noise)]
+    if None not in units and units[0] != units[1]:
+        raise ObservationError(
+            f"{noise.label}: the noise must be 1 sigma in the unit of the image, but its BUNIT is {units[1]} and that "
+            f"of {image.label} is {units[0]}. Convert it (a variance by its root), or correct the header."
+        )
+
+
+def _check_exposure(image: fits_io.FitsImage) -> None:
+    """No fit reads it; but a header with a negative one is not that of an exposure. Stacks often have 0."""
+    for keyword in ("EXPTIME", "EXPOSURE"):
+        value = image.header.get(keyword, image.primary.get(keyword, 0.0))
+        if isinstance(value, int | float) and value < 0:
+            raise ObservationError(
+                f"{image.label}: keyword {keyword} must not be negative (seconds), but it is {value:g}. Correct the "
+                "header, and check that the image is in counts/s."
+            )
 
 
 def _used(plane: fits_io.FitsImage) -> np.ndarray:
@@ -373,7 +402,12 @@ def _numbers(values: Any, what: str, where: str) -> np.ndarray:
             f"{where}: the {what} must be a plain array, but it is a masked array. "
             "Give its data, and as mask (True = used) its inverted mask."
         )
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ObservationError(
+            f"{where}: the {what} must be an array of numbers, but it is none ({error}). Give rows of one length."
+        ) from None
     if array.dtype.kind not in "iuf":
         raise ObservationError(
             f"{where}: the {what} must hold real numbers, but its type is {array.dtype}. Convert it to floats."
@@ -433,6 +467,11 @@ def _check_pixels(image: np.ndarray, noise: np.ndarray, mask: np.ndarray, origin
     refuse(noise < SMALLEST, "noise", noise, f"above {SMALLEST:g}", mask_or_rescale)
 
     used = image[mask]
+    if used.size == 1:
+        raise ObservationError(
+            f"{origin['image']}: the image must have more than one used pixel, but it is {_size(image)} pixels with "
+            "one that is used. Give an image of the whole lens, and a mask (in a FITS file 0 = used) that leaves it."
+        )
     if used.min() == used.max():
         raise ObservationError(
             f"{origin['image']}: the image must not be blank, but all {used.size} used pixels hold {used[0]:g}. "

@@ -1,6 +1,5 @@
 """The output folder of a fit, read back: what its files say, without the fit."""
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
 from astropy.wcs import WCS, FITSFixedWarning
 
 from tflens.errors import ParameterError
+from tflens.files import parse_json
 
 if TYPE_CHECKING:
     from tflens.critical import Curves
@@ -68,9 +69,9 @@ class Results:
 
             posterior = Posterior.load(folder / name)
             name = "summary.json"
-            summary = json.loads((folder / name).read_text())
+            summary = _table((folder / name).read_text())
             name = "config.json"
-            config = json.loads((folder / name).read_text())
+            config = _table((folder / name).read_text())
             name = "best.fits"
             images, wcs = _best(folder / name)
             curves = None
@@ -82,7 +83,9 @@ class Results:
                 curves = (both[0], both[1])
             name = "posterior.nc"
             more, extent, source_extent = _of_posterior(posterior)
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except ParameterError:
+            raise  # it names the file already
+        except (OSError, ValueError, KeyError, AttributeError, IndexError, TypeError, VerifyError) as error:
             raise ParameterError(
                 f"{folder / name}: cannot be read as a result of a fit ({type(error).__name__}: {error}). Fit again."
             ) from error
@@ -98,6 +101,13 @@ class Results:
         from tflens.inference.check import Finding
 
         return [Finding(**found) for found in self.summary.get("check", [])]
+
+
+def _table(text: str) -> dict[str, Any]:
+    content = parse_json(text)
+    if not isinstance(content, dict):
+        raise ValueError("it must be a table of names and values")
+    return content
 
 
 def _best(path: Path) -> tuple[dict[str, np.ndarray], WCS | None]:

@@ -6,7 +6,7 @@ import subprocess
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,10 +119,11 @@ def make_fitter(observation: "Observation", config: RunConfig) -> "Fitter":
     from tflens.inference.pipeline import Fitter
     from tflens.inference.settings import FitSettings
 
-    try:
-        settings = FitSettings(**config.settings)
-    except TypeError as error:
-        raise ParameterError(f"settings: {error}") from None
+    known = [setting.name for setting in fields(FitSettings)]
+    unknown = sorted(set(config.settings) - set(known))
+    if unknown:
+        raise ParameterError(f"settings: there is no setting {unknown[0]!r}; it has {', '.join(known)}")
+    settings = FitSettings(**config.settings)
     model = build_model(observation, config)
     if config.shared is None:
         return Fitter(model, settings)

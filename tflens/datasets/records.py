@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflens.errors import ParameterError
-from tflens.files import write_atomically
+from tflens.files import parse_json, write_atomically
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -198,14 +198,27 @@ def load_dataset(directory: str | Path, split: Split) -> Dataset:
     metadata = {name: np.empty(count, np.float32) for name in form["metadata"]}
     batches = _stream([path for path, _ in shards], 1).batch(_BATCH)
     start = 0
-    for batch in batches.map(lambda examples: _parse(examples, form)).prefetch(tf.data.AUTOTUNE).as_numpy_iterator():
-        chosen = slice(start, start + len(batch["index"]))
-        images[chosen], index[chosen] = batch["image"], batch["index"]
-        for name, values in metadata.items():
-            values[chosen] = batch[name]
-        if psfs is not None:
-            psfs[chosen] = batch["psf"]
-        start = chosen.stop
+    parsed = batches.map(lambda examples: _parse(examples, form)).prefetch(tf.data.AUTOTUNE)
+    try:
+        for batch in parsed.as_numpy_iterator():
+            chosen = slice(start, start + len(batch["index"]))
+            images[chosen], index[chosen] = batch["image"], batch["index"]
+            for name, values in metadata.items():
+                values[chosen] = batch[name]
+            if psfs is not None:
+                psfs[chosen] = batch["psf"]
+            start = chosen.stop
+    except (tf.errors.OpError, ValueError) as error:
+        # The digest was right: it was written so.
+        raise ParameterError(
+            f"load_dataset: the files of {directory} cannot be read as records of the form in {_NAME} "
+            f"({str(error).splitlines()[0][:200]}); remove it and make the dataset anew"
+        ) from None
+    if start != count:
+        raise ParameterError(
+            f"load_dataset: the files of {directory} should hold {count} galaxies by {_NAME}, but hold {start}; remove "
+            "it and make the dataset anew"
+        )
     return Dataset(images, index, metadata, ledger.content["manifest"], psfs)
 
 
@@ -270,13 +283,16 @@ class _Ledger:
                 f"{caller}: no dataset in {directory} ({_NAME} is missing); make one with `tflens data`"
             )
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text())
             if content["format"] != _FORMAT:
                 raise ParameterError(f"{caller}: {path} has format {content['format']}, not {_FORMAT}; make it anew")
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, ParameterError):
-                raise
-            raise ParameterError(f"{caller}: {path} is not that of a dataset; make the dataset anew") from error
+            _check_content(content)
+        except ParameterError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ParameterError(
+                f"{caller}: {path} is not that of a dataset ({type(error).__name__}: {error}); make the dataset anew"
+            ) from error
         return cls(directory, content)
 
     @classmethod
@@ -401,6 +417,31 @@ class _Ledger:
 
     def _path(self, number: int, split: Split) -> Path:
         return self.directory / f"{split}-{number:05d}.tfrecord.gz"
+
+
+def _check_content(content: Mapping[str, Any]) -> None:
+    """Every place of a manifest that is read later.
+
+    Raises:
+        KeyError, TypeError, ValueError: one is missing or of another kind.
+    """
+    form, whole = content["form"], [content["count"], content["shard_size"]]
+    if form is not None:
+        shapes = [form["image"], *([form["psf"]] if form["psf"] else [])]
+        whole += [n for shape in shapes for n in [*shape]]
+        whole += [0 if isinstance(name, str) else name for name in form["metadata"]]
+    for block in filter(None, content["blocks"]):
+        whole.append(block["count"])
+        dict(block["rejected"]), block["keys"]
+        for split in SPLITS:
+            shard = block["shards"][split]
+            whole += [shard["records"], *([shard["bytes"]] if shard["records"] else [])]
+            if shard["records"] and not isinstance(shard["digest"], str):
+                raise TypeError(f"digest {shard['digest']!r}")
+    dict(content["manifest"]), len(content["shares"])
+    for number in whole:
+        if not isinstance(number, int) or number < 0:
+            raise TypeError(f"{number!r} where a whole number is wanted")
 
 
 def _open_split(caller: str, directory: str | Path, split: str) -> tuple[_Ledger, list[tuple[Path, dict[str, Any]]]]:

@@ -74,7 +74,7 @@ def morphology_statistics(
         return _measure_all(images, sigma, psf, processes, progress)
     path = Path(cache) / f"morphology-{_digest(images, sigma, psf)}.npz"
     if path.exists():
-        with np.load(path) as kept:
+        with np.load(path, allow_pickle=False) as kept:
             measured = {name: kept[name] for name in STATISTICS}
         progress(len(images))
         return measured

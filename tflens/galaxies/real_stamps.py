@@ -77,7 +77,7 @@ def load_real_stamps(path: str | Path) -> RealStamps:
     """
     names = ("images", "ident", "mag", "snr", "pixel_scale", "psf_fwhm")
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in names if name in file}
             there = ", ".join(file)
     except (OSError, ValueError, AttributeError) as error:

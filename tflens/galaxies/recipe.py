@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from tflens.datasets.mnist import distorted
 from tflens.datasets.pipeline import hst_psf, noisy_galaxies, observed_galaxies
 from tflens.datasets.records import Dataset
 from tflens.errors import ParameterError
-from tflens.files import write_atomically
+from tflens.files import parse_toml, write_atomically
 from tflens.galaxies.condition import Condition
 from tflens.galaxies.encoder import Encoder
 from tflens.galaxies.flow import Flow
@@ -104,7 +103,7 @@ class Reports:
     progress: Progress = lambda stage, fraction, record: None
 
 
-def read_config(path: str | Path, more: Tables | None = None) -> Config:
+def read_config(path: str | Path, more: Tables | None = None, extending: tuple[Path, ...] = ()) -> Config:
     """A configuration from a TOML file.
 
     `extends` in it names another one whose tables it changes: one of `SHIPPED` by its name, or a path relative to it.
@@ -112,20 +111,30 @@ def read_config(path: str | Path, more: Tables | None = None) -> Config:
     Args:
         path: of the file.
         more: tables beside those of `check_config` that there must be.
+        extending: files that this one is extended by.
 
     Raises:
         ParameterError: the file is missing, is not TOML, or says what `check_config` does not allow.
     """
     path = Path(path)
     try:
-        config = tomllib.loads(path.read_text())
+        config = parse_toml(path.read_text())
     except FileNotFoundError:
         raise ParameterError(f"{path}: the configuration does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ParameterError(f"{path}: the configuration must be readable TOML, but {error}") from None
     if "extends" in config:
         extended = config.pop("extends")
-        base = read_config(SHIPPED.get(extended) or path.parent / extended, more)
+        if not isinstance(extended, str):
+            raise ParameterError(
+                f"{path}: extends must be {', '.join(SHIPPED)} or the path of a file, got {extended!r}"
+            )
+        base_path = Path(SHIPPED.get(extended) or path.parent / extended)
+        if base_path.resolve() in (place.resolve() for place in (*extending, path)):
+            raise ParameterError(
+                f"{path}: extends must name another file, but {extended!r} leads back to one before it"
+            )
+        base = read_config(base_path, more, (*extending, path))
         config = {**base, **{name: _changed(base.get(name), value) for name, value in config.items()}}
     try:
         return check_config(config, more)
@@ -443,7 +452,7 @@ def _kept_draws(
         draws |= {f"validation_{i}": part for i, part in enumerate(held_out)}
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda file: np.savez(file, **draws))
-    with np.load(path) as kept:
+    with np.load(path, allow_pickle=False) as kept:
         return tuple(
             tuple(kept[name] for name in sorted(kept.files) if name.startswith(split))
             for split in ("train", "validation")

@@ -367,7 +367,7 @@ def _load_psf(path: Path, digest: str | None) -> NDArray[np.float32] | None:
     if digest is None:
         return None
     _check_unchanged(path, digest)
-    return np.load(path)
+    return np.load(path, allow_pickle=False)
 
 
 def _check_unchanged(path: Path, digest: str) -> None:

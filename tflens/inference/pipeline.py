@@ -27,6 +27,7 @@ from tflens.inference.initial import (
 from tflens.inference.map import Optimum, draw_starts, polish, polish_each, search, search_each
 from tflens.inference.posterior import Posterior, assemble
 from tflens.inference.progress import Monitor, Status, unwatched, watch
+from tflens.inference.reach import check_reach
 from tflens.inference.samplers import SAMPLERS, MarkovChains, Sampler
 from tflens.inference.settings import FitSettings
 from tflens.inference.starter import Starter
@@ -140,7 +141,7 @@ def fit(
         monitor: told of the progress between compiled chunks, with a `Status`.
 
     Raises:
-        ParameterError: the model has no source.
+        ParameterError: the model has no source, or a prior that does not reach into the image.
     """
     if model is not None:
         return Fitter(model, settings).fit(observation, monitor)
@@ -288,6 +289,7 @@ class Fitter:
 
     def _look(self, observation: Observation, monitor: Monitor) -> "tuple[_Compiled, Glance]":
         """The first look at a lens, and the programs for it, which see it."""
+        check_reach(self.model, observation)
         monitor(Status("look", 0.0, np.zeros((0, 0))))
         shared = None if self.crop else self._compiled
         if shared and not shared.coarse.suits(observation):

@@ -14,7 +14,8 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=FutureWarning, module="arviz")
     import arviz as az
 
-from tflens.files import write_atomically
+from tflens.errors import ParameterError
+from tflens.files import is_file, write_atomically
 from tflens.grid import PixelGrid
 from tflens.inference.hmc import Chains
 from tflens.light import LightProfile, Pixelated
@@ -107,13 +108,22 @@ class Posterior:
         """Reads what `save` wrote.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            ParameterError: there is no such file, it is damaged, or holds something else.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such posterior")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            return cls(az.from_netcdf(str(path), engine="h5netcdf"))
+        if not is_file(Path(path)):
+            raise ParameterError(f"{path}: the posterior does not exist. Check the path.")
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", category=FutureWarning)
+                found = cls(az.from_netcdf(str(path), engine="h5netcdf"))
+            missing = [name for name in found.names if name not in found.data.posterior]
+            if missing:
+                raise KeyError(missing[0])
+        except Exception as error:  # HDF5, netCDF and ArviZ each raise their own
+            raise ParameterError(
+                f"{path}: cannot be read as the posterior of a fit ({type(error).__name__}: {error}). Fit again."
+            ) from error
+        return found
 
 
 def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:

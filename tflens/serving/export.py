@@ -12,9 +12,8 @@ import tensorflow as tf
 from tflens._version import __version__
 from tflens.errors import ParameterError
 from tflens.serving.signature import Argument, Signature
+from tflens.serving.trust import DESCRIPTION, digests
 from tflens.serving.warmup import WARM_UP, write_warm_up
-
-DESCRIPTION = "signatures.json"
 
 
 def write_saved_model(
@@ -93,8 +92,9 @@ def _write(folder: Path, name: str, signatures: Sequence[Signature], about: Mapp
         "tensorflow": tf.__version__,
         "signatures": {each.name: each.as_dict() for each in signatures},
     }
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
     (folder / "README.md").write_text(readme(name, signatures, described))
+    described["sha256"] = digests(folder)
+    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def readme(name: str, signatures: Sequence[Signature], about: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from tflens.errors import SavedModelError
 from tflens.serving.tensors_json import Arrays, TensorSpec
+from tflens.serving.trust import check_trusted
 from tflens.serving.warmup import WARM_UP, read_warm_up
 
 _INIT_OP = "__saved_model_init_op"
@@ -75,12 +76,19 @@ def find_models(folder: str | Path) -> dict[str, dict[int, Path]]:
     return found
 
 
-def load_model(name: str, version: int, path: Path) -> Model:
+def load_model(name: str, version: int, path: Path, trust: bool = False) -> Model:
     """Loads a SavedModel and warms it up with its own requests.
 
+    Args:
+        name, version: as in its address.
+        path: of its folder.
+        trust: whether to load it even if `check_trusted` refuses it.
+
     Raises:
-        SavedModelError: it cannot be loaded, or has no signature.
+        SavedModelError: it is not trusted, cannot be loaded, or has no signature.
     """
+    if not trust:
+        check_trusted(path)
     try:
         (graph, *_) = SavedModel.FromString((path / "saved_model.pb").read_bytes()).meta_graphs
         with warnings.catch_warnings():

@@ -12,17 +12,18 @@ from tflens.serving.app import COMPUTING, Limits, make_app
 from tflens.serving.models import Model, find_models, load_model
 
 
-def load_models(folder: str | Path, all_versions: bool = False) -> list[Model]:
+def load_models(folder: str | Path, all_versions: bool = False, trust: bool = False) -> list[Model]:
     """The models of a folder, the newest version of each or all of them.
 
-    A SavedModel is a program. Load only those that you trust as you would a program.
+    A SavedModel is a program. What `tflens export` did not write is loaded only with `trust`: give it for models from
+    somebody whose programs you would run.
 
     Raises:
-        SavedModelError: there is none, or one cannot be loaded.
+        SavedModelError: there is none, or one is not trusted or cannot be loaded.
     """
     found = find_models(folder)
     chosen = {name: sorted(versions) if all_versions else [max(versions)] for name, versions in found.items()}
-    return [load_model(name, version, found[name][version]) for name in chosen for version in chosen[name]]
+    return [load_model(name, version, found[name][version], trust) for name in chosen for version in chosen[name]]
 
 
 def listen(host: str, port: int) -> socket.socket:
