@@ -141,13 +141,20 @@ class Input:
         Raises:
             ObservationError: a file does not exist.
         """
-        absolute = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
         digests = {}
         for name, path in self._paths().items():
             if not path.is_file():
                 raise ObservationError(f"{path}: the FITS file does not exist. Check the path.")
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return replace(self, **absolute, sha256=digests)
+        return replace(self.absolute(), sha256=digests)
+
+    def absolute(self) -> "Input":
+        """The same input with absolute paths, for a process that runs elsewhere."""
+        paths = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
+        if (kernel := self._kernel_file()) is not None:
+            path, extension = _split(kernel)
+            paths["noise_correlation"] = str(path.resolve()) + extension
+        return replace(self, **paths)
 
     def _paths(self) -> dict[str, Path]:
         return {name: path for name, (path, _) in self._parts().items()}
