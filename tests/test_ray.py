@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import warnings
 from functools import partial
@@ -90,7 +91,9 @@ class Killer:
             return
         (node,) = [each for each in self.cluster.worker_nodes if each.node_id == at_work[-1]["node"]]
         self.victims.append(at_work[-1]["name"])
+        os.kill(at_work[-1]["process"], signal.SIGSTOP)  # a machine that is gone does nothing more
         self.cluster.remove_node(node, allow_graceful=False)
+        os.kill(at_work[-1]["process"], signal.SIGKILL)
         self.cluster.add_node(num_cpus=1, wait=False)
 
 
@@ -123,7 +126,7 @@ class TestDeathOfANode:
 
 class TestDeathOfALens:
     def test_is_bounded_and_others_go_on_and_are_kept(self, cluster, stub, tmp_path):
-        first, second, third, fourth = names(4)
+        first, second, third, _ = names(4)
         bad = StubFit(log=stub.log, dying=(first,), failing=(second,), dying_once=(third,))
         outcomes = fit_all(tmp_path, bad, 4, attempts=3)
         assert [each.status for each in outcomes] == ["failed", "failed", "fitted", "fitted"]

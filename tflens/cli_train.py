@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tflens.cli_compare import training_table
 from tflens.errors import ParameterError
+from tflens.files import write_atomically
 from tflens.terminal import Json, print_json, reporting, results_console, say, showing_training, two_numbers
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ def train(
         model.save(folder)
         if digits:
             reader.save_beside(folder, held_out_accuracy=measured["reader"])
-            digit_recipe.digits_figure(model, test.images).savefig(folder / "digits.png", dpi=60)
+            figure = digit_recipe.digits_figure(model, test.images)
+            write_atomically(folder / "digits.png", lambda path: figure.savefig(path, dpi=60))
         noted = {"config": chosen, "dataset": splits["train"].manifest, "seconds": seconds, **measured}
-        (folder / _NOTED).write_text(json.dumps(noted, indent=2) + "\n")
+        write_atomically(folder / _NOTED, lambda path: path.write_text(json.dumps(noted, indent=2) + "\n"))
         _print_stages(run, stages, folder, measured, as_json)
         say(messages, f"wrote the model to {folder}")
 

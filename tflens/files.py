@@ -13,8 +13,8 @@ from tflens.errors import ParameterError, StorageError
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path in the same folder and renames the result to `path`.
 
-    A reader, or a run that is killed, never sees a half-written file. The temporary name keeps the suffix, from which
-    some writers tell the format.
+    A reader, or a run that is killed, never sees a half-written file. The temporary name keeps the ending, from which
+    some writers tell the format; `remove_leftovers` finds it.
 
     Example:
         >>> folder = tempfile.TemporaryDirectory()
@@ -24,7 +24,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         'done'
         >>> folder.cleanup()
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    stem, ending = _parts(path)
+    handle, name = tempfile.mkstemp(prefix=f".{stem}-", suffix=ending, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -38,6 +39,29 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` with the path of an empty folder beside `path`, which then takes the place of `path`.
+
+    A folder that was there goes; only between its going and the coming of the new one is there none.
+
+    Example:
+        >>> parent = tempfile.TemporaryDirectory()
+        >>> target = Path(parent.name) / "model"
+        >>> write_folder(target, lambda new: (new / "weights").touch())
+        >>> [file.name for file in target.iterdir()]
+        ['weights']
+        >>> parent.cleanup()
+    """
+    # A name with a dot is none of a model's versions to a server that looks.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as place:
+        written = Path(place) / "new"
+        written.mkdir()
+        write(written)
+        if path.exists():
+            path.rename(Path(place) / "old")
+        written.rename(path)
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
@@ -55,8 +79,8 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
         >>> folder.cleanup()
     """
     for name in names:
-        path = Path(name)
-        for leftover in folder.glob(f".{path.stem}-*{path.suffix}"):
+        stem, ending = _parts(Path(name))
+        for leftover in folder.glob(f".{stem}-*{ending}"):
             leftover.unlink()
 
 
@@ -150,4 +174,11 @@ def storage_cause(error: BaseException) -> str | None:
     return next((words for words in map(os.strerror, _OF_STORAGE) if words in str(error)), None)
 
 
+def _parts(path: Path) -> tuple[str, str]:
+    """Name and ending of a file; Keras asks for one of two parts."""
+    ending = _OF_WEIGHTS if path.name.endswith(_OF_WEIGHTS) else path.suffix
+    return path.name.removesuffix(ending), ending
+
+
+_OF_WEIGHTS = ".weights.h5"
 _OF_STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
