@@ -87,7 +87,8 @@ def write_lens(path: Path, seed: int = 1) -> Path:
 def write_catalogue(folder: Path, count: int) -> Path:
     """A table of so many lenses, all of them the same file under names of their own."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_lens(folder / "lens.fits")
+    if not (folder / "lens.fits").exists():
+        write_lens(folder / "lens.fits")
     path = folder / "lenses.csv"
     with path.open("w") as table:
         table.write("name,file\n")

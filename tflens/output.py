@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 
 from tflens import __version__
 from tflens.errors import ParameterError, StorageError
-from tflens.files import make_writable, storage_cause, write_atomically
+from tflens.files import make_writable, remove_leftovers, storage_cause, write_atomically
 from tflens.grid import PixelGrid
 from tflens.plain import plain
 
@@ -38,7 +38,9 @@ EVENTS = "tensorboard"
 
 
 def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
-    """Makes the output folder, or makes sure that it may be written to; nothing in it is touched.
+    """Makes the output folder, or makes sure that it may be written to.
+
+    Nothing in it is touched, but what a run that was killed has left half-written is removed.
 
     Raises:
         ParameterError: it has content and `overwrite` is False, or it is a file.
@@ -59,6 +61,7 @@ def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
             f"{folder}: the output folder must be empty, but it has content. Choose another name, or allow to "
             "replace the results of an earlier fit (--overwrite)."
         )
+    remove_leftovers(folder, RESULTS)
     return folder
 
 
