@@ -74,12 +74,18 @@ def train(
 
     Prints the loss of each stage. `tflens evaluate galaxies RUN/model` measures the model on held-out galaxies,
     `tensorboard --logdir RUN` shows the training while it runs.
+
+    Several machines train together if each is given the same command, a RUN that all of them can read, and the
+    environment variable TF_CONFIG of TensorFlow's MultiWorkerMirroredStrategy; the first of them writes.
     """
     with reporting(tensorflow=True) as messages:
         from tflens.datasets.records import load_dataset
         from tflens.galaxies import digit_recipe
         from tflens.galaxies.recipe import SHIPPED, read_config, stages_of, train_galaxy_model
+        from tflens.galaxies.training import is_chief, strategy_of_environment
 
+        strategy = strategy_of_environment()
+        writes = is_chief(strategy)
         digits = kind is Kind.mnist
         chosen = (digit_recipe.read_digit_config if digits else read_config)(config or SHIPPED[kind])
         splits = {split: load_dataset(data, split) for split in ("train", "validation")}
@@ -88,12 +94,15 @@ def train(
             _check_folder(out, chosen)
         folder = out or run / "model"
         stages, measured = stages_of(chosen), {}
-        with _showing(messages, run, profile) as reports:
+        with _showing(messages, run, profile, writes) as reports, strategy.scope():
             if digits:
                 model, reader, seconds = digit_recipe.train_digit_model(chosen, splits, run, reports)
                 stages = (*stages, digit_recipe.READER)
             else:
                 model, seconds = train_galaxy_model(chosen, splits, run, reports)
+        if not writes:
+            say(messages, f"trained; the first worker writes the model to {folder}")
+            return
         if digits:
             say(messages, f"measuring on {len(test.images)} held-out digits")
             measured = digit_recipe.measure(chosen, model, reader, test)
@@ -109,10 +118,13 @@ def train(
 
 
 @contextmanager
-def _showing(messages: Console, run: Path, profile: str | None) -> "Iterator[Reports]":
-    """Progress on the way; and after Ctrl-C, how to go on."""
+def _showing(messages: Console, run: Path, profile: str | None, writes: bool) -> "Iterator[Reports]":
+    """Progress on the way, of the one that writes; and after Ctrl-C, how to go on."""
     from tflens.galaxies.recipe import Reports
 
+    if not writes:
+        yield Reports(watch=False)
+        return
     steps = None
     if profile is not None:
         first, last = two_numbers("--profile", profile)

@@ -1,6 +1,7 @@
 """The training loop, one for every network: compiled, resumable, on one or several devices."""
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -239,6 +240,33 @@ def is_chief(strategy: tf.distribute.Strategy | None = None) -> bool:
     return resolver.task_type == "chief" or (not chief and resolver.task_type == "worker" and resolver.task_id == 0)
 
 
+def strategy_of_environment() -> tf.distribute.Strategy:
+    """That of the machines which the environment variable TF_CONFIG names, TensorFlow's own way to name them; without
+    it, the one in whose scope this is called. To be called before anything else is done with TensorFlow.
+
+    Raises:
+        ParameterError: TF_CONFIG does not name workers, and which of them this is.
+
+    Example:
+        >>> strategy_of_environment().num_replicas_in_sync
+        1
+    """
+    given = os.environ.get("TF_CONFIG")
+    if not given:
+        return tf.distribute.get_strategy()
+    try:
+        config = json.loads(given)
+        addresses, own = config["cluster"]["worker"], config["task"]
+        if own["type"] not in ("worker", "chief") or not own["index"] < len(addresses):
+            raise ValueError("its task is none of its workers")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParameterError(
+            'TF_CONFIG must be like {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", '
+            f'"index": 0}}}}, got {given!r} ({type(error).__name__}: {error}). Mend it, or unset it to train alone.'
+        ) from None
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
 def _meet(strategy: tf.distribute.Strategy) -> None:
     """Waits for all workers of a strategy."""
     if strategy.cluster_resolver is None:
@@ -252,6 +280,7 @@ def _meet(strategy: tf.distribute.Strategy) -> None:
 
 
 _BEST, _HISTORY = "best.weights.h5", "history.json"
+
 
 def seconds_of_training(directory: str | Path) -> float:
     """Of all epochs that `train` has made in a directory, in however many calls."""
