@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -76,25 +77,27 @@ def assert_complete(out: Path, names: list[str]) -> None:
 
 
 class Killer:
-    """Kills the node that is at a lens, every so many outcomes, and puts another in its place."""
+    """Kills the node that has just begun a lens, every so many outcomes, and puts another in its place."""
 
     def __init__(self, cluster, stub: StubFit, every: int, most: int) -> None:
         self.cluster, self.stub, self.every, self.most = cluster, stub, every, most
-        self.done, self.victims = set(), []
+        self.done, self.victims = 0, []
 
     def __call__(self, outcome) -> None:
-        self.done.add(outcome.name)
-        if len(self.done) % self.every or len(self.victims) == self.most:
+        self.done += 1
+        if self.done % self.every or len(self.victims) == self.most:
             return
-        at_work = [each for each in self.stub.attempts() if each["name"] not in self.done]
-        if not at_work:
-            return
-        (node,) = [each for each in self.cluster.worker_nodes if each.node_id == at_work[-1]["node"]]
-        self.victims.append(at_work[-1]["name"])
-        os.kill(at_work[-1]["process"], signal.SIGSTOP)  # a machine that is gone does nothing more
+        before, deadline = len(self.stub.attempts()), time.monotonic() + 5
+        while len(self.stub.attempts()) == before:
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.01)
+        victim = self.stub.attempts()[-1]
+        os.kill(victim["process"], signal.SIGKILL)  # else it would go on for a while, without its node
+        (node,) = [each for each in self.cluster.worker_nodes if each.node_id == victim["node"]]
         self.cluster.remove_node(node, allow_graceful=False)
-        os.kill(at_work[-1]["process"], signal.SIGKILL)
         self.cluster.add_node(num_cpus=1, wait=False)
+        self.victims.append(victim["name"])
 
 
 def names(count: int) -> list[str]:
@@ -104,7 +107,7 @@ def names(count: int) -> list[str]:
 class TestDeathOfANode:
     def test_every_lens_has_one_posterior(self, cluster, stub, tmp_path):
         slow = StubFit(seconds=2.0, log=stub.log)
-        killer = Killer(cluster, slow, every=3, most=1)
+        killer = Killer(cluster, slow, every=2, most=1)
         outcomes = fit_all(tmp_path, slow, 8, tell=killer, share=True)
         assert [each.status for each in outcomes] == ["fitted"] * 8
         assert_complete(tmp_path / "out", names(8))
@@ -138,7 +141,7 @@ class TestDeathOfALens:
         assert [row["status"] for row in rows] == ["failed", "failed", "fitted", "fitted"]
         assert rows[0]["lens.theta_E_median"] is None
         assert rows[3]["lens.theta_E_median"] == outcomes[3].summary["parameters"]["lens.theta_E"]["median"]
-        again = fit_all(tmp_path, stub, 4)
+        again = fit_all(tmp_path, stub, 4, share=True)
         assert [each.status for each in again] == ["fitted", "fitted", "kept", "kept"]
         assert_complete(tmp_path / "out", names(4))
 
