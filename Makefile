@@ -65,3 +65,15 @@ wheel: $(READY)
 
 clean:
 	rm -rf $(VENV) dist build demo_output
+
+# How many fits grow with workers and lenses, and what they would cost elsewhere; SCALE="--quick" for a short form.
+.PHONY: scale soak
+scale: $(READY)
+	$(BIN)/python scripts/scale.py $(SCALE)
+	$(BIN)/python scripts/costs.py
+	$(BIN)/python scripts/update_tables.py
+
+# Jobs that are killed at random moments, and disks that fill up; SOAK="--kills 2" for a short form.
+soak: $(READY)
+	$(BIN)/python scripts/soak.py $(SOAK)
+	$(BIN)/python scripts/update_tables.py

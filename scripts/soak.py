@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, help="of each job; nothing is written then")
     parser.add_argument("--jobs", nargs="*", choices=list(JOBS), default=list(JOBS))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--no-disks", action="store_true", help="kills alone")
     options = parser.parse_args()
     import_tensorflow_quietly()
     records = []
@@ -42,6 +43,8 @@ def main() -> None:
         for name in options.jobs:
             records.append(soak(name, options.kills or KILLS[name], options.seed, Path(folder) / name, inputs))
             print(f"{name}: {records[-1]['n']} kills, {records[-1]['value']} differences", flush=True)
+        # The last: what TensorFlow starts here would not be there in the copies of this process.
+        records += [] if options.no_disks else disks(Path(folder), inputs, options.jobs)
     if options.kills is None:
         keep(RESULTS, records, f"python scripts/soak.py --seed {options.seed}")
     sys.exit(any(record["value"] for record in records))
@@ -89,6 +92,29 @@ def soak(name: str, kills: int, seed: int, folder: Path, inputs: Path) -> dict:
         "runs": ended + 1,
         "seed": seed,
     }
+
+
+def disks(folder: Path, inputs: Path, jobs: list[str]) -> list[dict]:
+    """Records of disks that fill up, and of those that are read-only."""
+    from soak_disks import SIZES, NoDiskError, fill, refuse
+
+    found = []
+    for name in (name for name in jobs if name in SIZES):
+        wanted = JOBS[name].content(folder / name / "undisturbed")
+        try:
+            full = fill(name, folder / f"{name} disk", inputs, wanted)
+            barred = refuse(name, folder / f"{name} barred", inputs)
+        except NoDiskError as error:
+            print(f"no small disk can be made here: {error}", file=sys.stderr)
+            return []
+        for what, differences in (("full", full), ("read-only", barred)):
+            print(f"{name}, {what} disk: {differences or 'as it should be'}", flush=True)
+            variant = f"{name}, {what} disk" + (
+                ", then room, and given again" if what == "full" else ": refused at once"
+            )
+            record = {"id": f"disk {what} {name}", "variant": variant, "value": len(differences), "spread": None}
+            found.append(record | {"n": 1, "seed": None})
+    return found
 
 
 def differing(wanted: dict, found: dict) -> list[str]:
