@@ -10,7 +10,7 @@ from soak_jobs import JOBS
 
 from tflens.errors import StorageError
 
-SIZES = {"data simulate": 80, "train": 28, "fit-many": 120}  # kB, of which each job needs more
+SIZES = {"data simulate": 60, "train": 28, "fit-many": 120}  # kB, of which each job needs more
 
 
 class NoDiskError(Exception):

@@ -33,10 +33,10 @@ class JobKind:
 
 
 def simulate(folder: Path, inputs: Path) -> None:
-    """What `tflens data simulate` does: 40 galaxies in blocks of 5."""
+    """What `tflens data simulate` does: 24 galaxies in blocks of 3."""
     from tflens.datasets.simulated import make_dataset
 
-    make_dataset(folder, 40, seed=3, stamp=32, pixel_scale=0.05, processes=1, shard_size=5)
+    make_dataset(folder, 24, seed=3, stamp=32, pixel_scale=0.05, processes=1, shard_size=3)
 
 
 def all_bytes(folder: Path) -> dict[str, Any]:
@@ -57,21 +57,9 @@ def train(folder: Path, inputs: Path) -> None:
     """30 epochs of a model of one weight, in the loop of every training."""
     import keras
     import tensorflow as tf
+    from soak_line import Line
 
-    from tflens.galaxies.training import Trainable, batch_mean
     from tflens.galaxies.training import train as run
-
-    class Line(Trainable):
-        def __init__(self) -> None:
-            super().__init__()
-            self.slope = self.add_weight(shape=(), initializer="zeros", name="slope")
-            self.built = True
-
-        def training_terms(self, batch: Any, step: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"loss": batch_mean((self.slope * batch[:, 0] - batch[:, 1]) ** 2)}
-
-        def validation_terms(self, batch: Any) -> dict[str, tf.Tensor]:
-            return self.training_terms(batch, 0)
 
     points = tf.data.Dataset.from_tensor_slices(np.random.default_rng(1).normal(size=(40, 2)).astype(np.float32))
     model = Line()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -146,14 +147,14 @@ class Input:
             if not path.is_file():
                 raise ObservationError(f"{path}: the FITS file does not exist. Check the path.")
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return replace(self.absolute(), sha256=digests)
+        absolute = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
+        return replace(self, **absolute, sha256=digests)
 
     def absolute(self) -> "Input":
         """The same input with absolute paths, for a process that runs elsewhere."""
-        paths = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
-        if (kernel := self._kernel_file()) is not None:
-            path, extension = _split(kernel)
-            paths["noise_correlation"] = str(path.resolve()) + extension
+        given = {name: getattr(self, name) for name in ("file", "noise_file", "psf_file", "mask_file")}
+        given["noise_correlation"] = self._kernel_file()
+        paths = {name: os.path.abspath(path) for name, path in given.items() if path is not None}
         return replace(self, **paths)
 
     def _paths(self) -> dict[str, Path]:
