@@ -46,17 +46,15 @@ class UnreadFit(StubFit):
 
 @dataclass
 class Watch:
-    """What is told of every lens: memory and time on the way.
+    """What is told of every lens: memory on the way.
 
     Attributes:
         driver, workers: largest resident memory, MB, in each tenth of the lenses.
-        times: of the first and the last outcome.
     """
 
     count: int
     driver: list[float] = field(default_factory=lambda: [0.0] * 10)
     workers: list[float] = field(default_factory=lambda: [0.0] * 10)
-    times: list[float] = field(default_factory=list)
     done: int = 0
 
     def __call__(self, outcome: many.Outcome) -> None:
@@ -64,7 +62,6 @@ class Watch:
         if self.done % max(1, self.count // 200) == 0 or self.done == self.count - 1:
             self.driver[tenth] = max(self.driver[tenth], resident(os.getpid()))
             self.workers[tenth] = max([self.workers[tenth], *map(resident, workers())])
-        self.times = [*self.times[:1], time.monotonic()]
         self.done += 1
 
 
@@ -88,9 +85,10 @@ def run(engine: str, rows: int, processes: int, sleep: float, read: bool) -> dic
         took = time.monotonic() - began
         if outcomes.counts != {"fitted": rows}:
             raise SystemExit(f"not all of {rows} stubs are fitted: {dict(outcomes.counts)}")
-        first, last = watch.times[0], watch.times[-1]
+        # As the workers have it: the driver may be late with the first ones, while it imports.
+        times = [(Path(folder) / "out" / entry.name / "config.json").stat().st_mtime for entry in entries]
         # The first outcomes of all workers come at the same time: theirs is the time before.
-        rate = (rows - processes) / (last - first) if rows > processes else None
+        rate = (rows - processes) / (max(times) - min(times)) if rows > processes else None
         return {"seconds": took, "rate": rate, "before": before, "driver": watch.driver, "workers": watch.workers}
 
 

@@ -158,6 +158,7 @@ def fit_many(
                 new.append(index)
             else:
                 outcomes.settle(index, kept)
+        outcomes.write_tables()
         for kept in outcomes:
             tell(kept)
 
