@@ -79,3 +79,15 @@ fuzz: $(READY)
 reliability-input: $(READY)
 	$(BIN)/python scripts/reliability_records.py
 	$(BIN)/python scripts/update_tables.py
+
+# How many fits grow with workers and lenses, and what they would cost elsewhere; SCALE="--quick" for a short form.
+.PHONY: scale soak
+scale: $(READY)
+	$(BIN)/python scripts/scale.py $(SCALE)
+	$(BIN)/python scripts/costs.py
+	$(BIN)/python scripts/update_tables.py
+
+# Jobs that are killed at random moments, and disks that fill up; SOAK="--kills 2" for a short form.
+soak: $(READY)
+	$(BIN)/python scripts/soak.py $(SOAK)
+	$(BIN)/python scripts/update_tables.py

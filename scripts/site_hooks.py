@@ -18,6 +18,8 @@ GUIDES = (
     "data",
     "physics",
     "benchmark",
+    "scale",
+    "soak",
 )
 EXAMPLES = ("quickstart", "own_lens", "own_galaxies", "mnist", "serving")
 ROOMS = {

@@ -388,6 +388,63 @@ def fuzz(records: list[dict]) -> str:
     return "\n".join([*rows, "", _source(chosen)])
 
 
+def scale_throughput(records: list[dict]) -> str:
+    """Lenses a second against workers."""
+    chosen = [r for r in records if r["id"].startswith("scale throughput")]
+    counts = sorted({r["workers"] for r in chosen})
+    rows = [f"| lenses/s | {' | '.join(_workers(n) for n in counts)} |", "|---" * (len(counts) + 1) + "|"]
+    for variant in dict.fromkeys(r["variant"] for r in chosen):
+        found = {r["workers"]: r for r in chosen if r["variant"] == variant}
+        cells = (f"{found[n]['value']:.2f}" if n in found else "" for n in counts)
+        rows.append(f"| {variant} | {' | '.join(cells)} |")
+    return "\n".join([*rows, "", _source(chosen)])
+
+
+def _workers(n: int) -> str:
+    return "1 worker" if n == 1 else f"{n} workers"
+
+
+def scale_memory(records: list[dict]) -> str:
+    """Resident memory against lenses."""
+    chosen = [r for r in records if r["id"].startswith("scale memory")]
+    rows = [
+        "| | lenses | driver, MB | its growth after the first tenth, MB | largest worker, MB | lenses/s |",
+        "|---" * 6 + "|",
+    ]
+    for r in sorted(chosen, key=lambda r: (r["variant"].split(",")[0], r["n"])):
+        rows.append(
+            f"| {r['variant']} | {r['n']:,} | {r['value']:.0f} | {r['growth']:.1f} | {r['workers']:.0f} "
+            f"| {r['n'] / r['seconds']:.1f} |"
+        )
+    return "\n".join([*rows, "", _source(chosen)])
+
+
+def costs(records: list[dict]) -> str:
+    """Days of 100,000 lenses, fit by fit and machine by machine."""
+    machines = list(dict.fromkeys(r["machine"] for r in records))
+    rows = [f"| {records[0]['n']:,} lenses | s a lens, measured | {' | '.join(machines)} |"]
+    rows.append("|---" * (len(machines) + 2) + "|")
+    for variant in dict.fromkeys(r["variant"] for r in records):
+        found = {r["machine"]: r for r in records if r["variant"] == variant}
+        seconds = next(iter(found.values()))["seconds"]
+        rows.append(f"| {variant} | {seconds:.0f} | {' | '.join(_days(found[m]) for m in machines)} |")
+    return "\n".join([*rows, "", f"Computed, not measured. {_source(records)}"])
+
+
+def _days(record: dict) -> str:
+    low, high = record["spread"] or (record["value"],) * 2
+    if record["spread"] is None:
+        return f"{low / 24:,.1f} days"
+    return f"{low / 24:,.1f}-{high / 24:,.1f} days"
+
+
+def soak(records: list[dict]) -> str:
+    """Kills, full disks: how often, and what was lost."""
+    rows = ["| | times | lost, doubled or half-written |", "|---|---|---|"]
+    rows += [f"| {r['variant']} | {r['n']} | {r['value']} |" for r in records]
+    return "\n".join([*rows, "", _source(records)])
+
+
 def _target(record: dict) -> Target | None:
     if record["reach"] is None:
         return None
@@ -418,6 +475,10 @@ TABLES = {
     "serving": (("docs/serving.md",), "serving", serving),
     "bad_input": (("docs/reliability.md",), "reliability", bad_input),
     "fuzz": (("docs/reliability.md",), "reliability", fuzz),
+    "scale_throughput": (("docs/scale.md",), "scale", scale_throughput),
+    "scale_memory": (("docs/scale.md",), "scale", scale_memory),
+    "costs": (("docs/scale.md",), "costs", costs),
+    "soak": (("docs/soak.md",), "soak", soak),
 }
 
 

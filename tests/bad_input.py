@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from tflens import fits_io
 from tflens.catalogue import read_catalogue
 from tflens.config import Input, RunConfig
-from tflens.errors import ObservationError, ParameterError, SavedModelError, TflensError
+from tflens.errors import ObservationError, ParameterError, SavedModelError, StorageError, TflensError
 from tflens.observation import Observation
 from tflens.output import prepare_folder
 from tflens.runs import read_runs
@@ -1425,16 +1425,17 @@ def _a_file(folder: Path) -> object:
     return prepare_folder(folder / "out")
 
 
-bad = _case("Output folder", "prepare_folder", ParameterError)
+bad = _case("Output folder", "prepare_folder", StorageError)
 bad("read-only", _read_only, "out: the output folder must be writable, but Read-only file system. Choose another place")
-bad("with content", _full, "out: the output folder must be empty, but it has content", "--overwrite")
-bad("a file", _a_file, "out: the output folder must be a folder, but it is a file. Choose another name")
 bad(
     "below a file",
     lambda folder: (folder / "x").write_text("") or prepare_folder(folder / "x/out"),
     "out: the output folder must be writable",
     "Choose another place",
 )
+bad = _case("Output folder", "prepare_folder", ParameterError)
+bad("with content", _full, "out: the output folder must be empty, but it has content", "--overwrite")
+bad("a file", _a_file, "out: the output folder must be a folder, but it is a file. Choose another name")
 
 # SavedModels
 

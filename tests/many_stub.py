@@ -51,7 +51,7 @@ class Fitted:
         self.stub, self.threads, self.hoard = stub, threads, []
 
     def __call__(self, job: Job) -> None:
-        stub, name = self.stub, job.folder.name.removeprefix(".").removesuffix(".in-work")
+        stub, name = self.stub, job.folder.name.removeprefix(".").rsplit(".", 2)[0]
         earlier = [each["name"] for each in stub.attempts()]
         with stub.log.open("a") as log:
             attempt = {"name": name, "process": os.getpid(), "shared": job.config.shared, "threads": self.threads}

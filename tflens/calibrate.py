@@ -346,7 +346,7 @@ class _Work:
         try:
             result = self._fit(task)
         except Exception as error:  # which counts as a failure of the fit
-            report.write_text(traceback.format_exc())
+            write_atomically(report, lambda path: path.write_text(traceback.format_exc()))
             return f"{type(error).__name__}: {error} (see {report.name})"
         _write(file, {**result, "index": task.index, **self._about})
         report.unlink(missing_ok=True)

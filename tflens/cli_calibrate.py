@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tflens.cli_choices import Sampler
+from tflens.files import write_atomically
 from tflens.terminal import Json, print_json, reporting, results_console, say
 from tflens.workers import MEMORY
 
@@ -138,7 +139,8 @@ def calibrate(
         file = records or run / "fits.json"
         keep_records(file, [*found, *gained])
         picture = run / f"{plan.label}.png"
-        calibration_figure(results, plan.variant).savefig(picture, dpi=100)
+        figure = calibration_figure(results, plan.variant)
+        write_atomically(picture, lambda path: figure.savefig(path, dpi=100))
         if as_json:
             failures = {result["name"]: why for result in results if (why := reasons(result))}
             print_json({"figures": found, "gains": gained, "failures": failures, "records": file, "picture": picture})

@@ -25,3 +25,10 @@ class Sampler(StrEnum):
     smc = "smc"
     vi_gaussian = "vi-gaussian"
     vi_iaf = "vi-iaf"
+
+
+class Engine(StrEnum):
+    """Who runs many fits."""
+
+    local = "local"
+    ray = "ray"

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tflens.errors import ParameterError
+from tflens.files import write_atomically
 from tflens.terminal import Json, print_json, reporting, results_console, say, two_numbers
 
 if TYPE_CHECKING:
@@ -303,7 +304,8 @@ def _fit_real(model: Path, name: str, real: Path, seed: int, output: "_Output") 
     keep_records(output.file, [record])
     output.folder.mkdir(parents=True, exist_ok=True)
     picture = output.folder / "real.png"
-    real_stamps_figure(stamps, fits, name).savefig(picture, dpi=80)
+    figure = real_stamps_figure(stamps, fits, name)
+    write_atomically(picture, lambda path: figure.savefig(path, dpi=80))
     if not output.as_json:
         tables = results_console()
         tables.print(real_table(stamps, fits, name))

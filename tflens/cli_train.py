@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tflens.cli_compare import training_table
 from tflens.errors import ParameterError
+from tflens.files import write_atomically
 from tflens.terminal import Json, print_json, reporting, results_console, say, showing_training, two_numbers
 
 if TYPE_CHECKING:
@@ -73,12 +74,18 @@ def train(
 
     Prints the loss of each stage. `tflens evaluate galaxies RUN/model` measures the model on held-out galaxies,
     `tensorboard --logdir RUN` shows the training while it runs.
+
+    Several machines train together if each is given the same command, a RUN that all of them can read, and the
+    environment variable TF_CONFIG of TensorFlow's MultiWorkerMirroredStrategy; the first of them writes.
     """
     with reporting(tensorflow=True) as messages:
         from tflens.datasets.records import load_dataset
         from tflens.galaxies import digit_recipe
         from tflens.galaxies.recipe import SHIPPED, read_config, stages_of, train_galaxy_model
+        from tflens.galaxies.training import is_chief, strategy_of_environment
 
+        strategy = strategy_of_environment()
+        writes = is_chief(strategy)
         digits = kind is Kind.mnist
         chosen = (digit_recipe.read_digit_config if digits else read_config)(config or SHIPPED[kind])
         splits = {split: load_dataset(data, split) for split in ("train", "validation")}
@@ -87,30 +94,37 @@ def train(
             _check_folder(out, chosen)
         folder = out or run / "model"
         stages, measured = stages_of(chosen), {}
-        with _showing(messages, run, profile) as reports:
+        with _showing(messages, run, profile, writes) as reports, strategy.scope():
             if digits:
                 model, reader, seconds = digit_recipe.train_digit_model(chosen, splits, run, reports)
                 stages = (*stages, digit_recipe.READER)
             else:
                 model, seconds = train_galaxy_model(chosen, splits, run, reports)
+        if not writes:
+            say(messages, f"trained; the first worker writes the model to {folder}")
+            return
         if digits:
             say(messages, f"measuring on {len(test.images)} held-out digits")
             measured = digit_recipe.measure(chosen, model, reader, test)
         model.save(folder)
         if digits:
             reader.save_beside(folder, held_out_accuracy=measured["reader"])
-            digit_recipe.digits_figure(model, test.images).savefig(folder / "digits.png", dpi=60)
+            figure = digit_recipe.digits_figure(model, test.images)
+            write_atomically(folder / "digits.png", lambda path: figure.savefig(path, dpi=60))
         noted = {"config": chosen, "dataset": splits["train"].manifest, "seconds": seconds, **measured}
-        (folder / _NOTED).write_text(json.dumps(noted, indent=2) + "\n")
+        write_atomically(folder / _NOTED, lambda path: path.write_text(json.dumps(noted, indent=2) + "\n"))
         _print_stages(run, stages, folder, measured, as_json)
         say(messages, f"wrote the model to {folder}")
 
 
 @contextmanager
-def _showing(messages: Console, run: Path, profile: str | None) -> "Iterator[Reports]":
-    """Progress on the way; and after Ctrl-C, how to go on."""
+def _showing(messages: Console, run: Path, profile: str | None, writes: bool) -> "Iterator[Reports]":
+    """Progress on the way, of the one that writes; and after Ctrl-C, how to go on."""
     from tflens.galaxies.recipe import Reports
 
+    if not writes:
+        yield Reports(watch=False)
+        return
     steps = None
     if profile is not None:
         first, last = two_numbers("--profile", profile)

@@ -174,6 +174,13 @@ class Input:
         absolute = {name: str(path.resolve()) + extension for name, (path, extension) in self._parts().items()}
         return replace(self, **absolute, sha256=digests)
 
+    def absolute(self) -> "Input":
+        """The same input with absolute paths, for a process that runs elsewhere."""
+        given = {name: getattr(self, name) for name in ("file", "noise_file", "psf_file", "mask_file")}
+        given["noise_correlation"] = self._kernel_file()
+        paths = {name: os.path.abspath(path) for name, path in given.items() if path is not None}
+        return replace(self, **paths)
+
     def _paths(self) -> dict[str, Path]:
         return {name: path for name, (path, _) in self._parts().items()}
 

@@ -15,3 +15,7 @@ class ParameterError(TflensError):
 
 class SavedModelError(TflensError):
     """A trained model that is missing, incomplete or of another form."""
+
+
+class StorageError(ParameterError):
+    """A folder that cannot be written to, or a disk that is full: what is finished is kept, nothing else can be."""

@@ -1,30 +1,38 @@
 """Many fits, in processes that may die: finished ones are kept, bad input is reported and skipped."""
 
-import csv
 import hashlib
+import os
 import shutil
 import traceback
+import uuid
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tflens.catalogue import Entry
 from tflens.config import Input, RunConfig
-from tflens.errors import ParameterError, TflensError
-from tflens.files import parse_json, write_atomically
+from tflens.errors import ParameterError, StorageError, TflensError
+from tflens.files import (
+    locked,
+    make_writable,
+    remove_leftovers,
+    storage_cause,
+    telling_of_full_disks,
+    write_atomically,
+)
+from tflens.outcomes import PARQUET, SUMMARY, Outcome, Outcomes, read_summary, row_of
 from tflens.run import Job, execute, make_fitter, prepare
-from tflens.workers import MEMORY, Death, run_in_workers, start_tensorflow, threads_each
+from tflens.workers import ATTEMPTS, MEMORY, Death, run_in_workers, start_tensorflow, threads_each
 
 if TYPE_CHECKING:
     from tflens.inference.pipeline import Fitter
     from tflens.observation import Observation
-
-SUMMARY = "summary.csv"
-"""The table of all lenses, in the folder of the results."""
 
 LENSES_PER_WORKER = 25
 """How many lenses of one shape are fitted by one process, before another takes over."""
@@ -35,22 +43,21 @@ lies at most a fifth of the standard deviation of the mass's centre, 0.05 arcsec
 which moves a centre that is known to 0.01 arcsec by 0.04 of that."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one lens.
+LENSES_AT_A_TIME = 1000
+"""So many lenses, or two batches for every worker, are looked at to find those that share, before the next ones."""
 
-    Attributes:
-        name: of the lens, and of the folder with its results.
-        status: "fitted" now; "kept" from an earlier call; "refused", its input cannot be right; "failed", an error of
-            the fit itself, or the death of its process.
-        words: the verdict on the fit, or the error.
-        summary: content of the fit's `summary.json`, None without a fit.
-    """
 
-    name: str
-    status: Literal["fitted", "kept", "refused", "failed"]
-    words: str
-    summary: Mapping[str, Any] | None = None
+class Engine(Protocol):
+    """Who runs the tasks: as `tflens.workers.run_in_workers`, which see."""
+
+    def __call__(
+        self,
+        start: Callable[[], Callable[[Any], Any]],
+        batches: Iterator[Sequence[Any]],
+        processes: int,
+        memory: float,
+        attempts: int,
+    ) -> Iterator[tuple[Any, Any]]: ...
 
 
 class LensFits:
@@ -85,11 +92,15 @@ def fit_many(
     processes: int = 1,
     share: bool = True,
     memory: float = MEMORY,
+    attempts: int = ATTEMPTS,
+    threads: int | None = None,
+    parquet: bool = False,
     start: Callable[[int | None], Callable[[Job], object]] = LensFits,
-) -> list[Outcome]:
+    engine: Engine = run_in_workers,
+) -> Outcomes:
     """Fits every lens of a catalogue, and writes `folder/NAME/` for each and `folder/summary.csv` for all.
 
-    Lenses are fitted in child processes, which give their memory back when they end: one for each lens, or for up to
+    Lenses are fitted in worker processes, which give their memory back when they end: one for each lens, or for up to
     `LENSES_PER_WORKER` lenses that share what is compiled. Those that share have images of one shape, pixel scale and
     PSF, and one model: that of `tables`, or the default model where their centres agree (see `CENTER_STEP`). They are
     fitted over the whole image, and with pixels sampled more coarsely than a lens by itself: see
@@ -97,67 +108,82 @@ def fit_many(
 
     A lens's folder appears when its fit is complete, so that a call that was killed loses the lenses in work at most;
     those that are there are not fitted again. The table is written anew after every lens, its rows in the order of the
-    catalogue. A process that dies is replaced; the lens it was at is tried once more.
+    catalogue; one of more than a hundred rows, as often as that takes a twentieth of the time, and at the end. A worker
+    that dies is replaced; the lens it was at is tried again, `attempts` times in all.
+
+    The memory that this takes does not grow with the catalogue, but for some ten bytes a lens: see
+    `tflens.outcomes.Outcomes`.
 
     Scripts that call this keep what they do under `if __name__ == "__main__"`, for child processes import them.
 
     Args:
         entries: from `tflens.catalogue.read_catalogue`.
-        folder: for the results; made if missing.
+        folder: for the results; made if missing. With an engine of several machines, one that all of them have.
         source: of every lens, "neural" or "sersic".
         settings: arguments of `FitSettings`.
-        tell: called with each outcome as soon as there is one: kept and refused lenses first.
+        tell: called with each outcome as soon as there is one: kept lenses first.
         tables: of a model of one's own, as `RunConfig` takes them, instead of `source`.
-        processes: lenses fitted at a time; TensorFlow's threads are divided among them.
+        processes: lenses fitted at a time.
         share: whether lenses may share what is compiled.
         memory: GB that a process may hold after a lens, or it is replaced.
+        attempts: how many workers may die of a lens before it is given up.
+        threads: of TensorFlow in every worker; None divides this machine's among them.
+        parquet: whether to write the table as `folder/summary.parquet` as well.
         start: called in each process with the number of threads; returns what fits a lens.
+        engine: who runs the workers: `tflens.workers.run_in_workers`, in child processes of this one, or
+            `tflens.ray_workers.run_on_ray`.
 
     Returns:
         The outcomes, in the order of the catalogue.
 
     Raises:
-        ParameterError: the folder cannot be written to, or holds fits of other input, model or settings, or one that is
-            damaged; nothing has been done then.
+        ParameterError: the folder is written to by another call, or holds fits of other input, model or settings, or
+            one that is damaged; nothing has been done then.
+        StorageError: the folder cannot be written to, or the disk is full: finished lenses are kept.
         KeyboardInterrupt: as it came. No process is left, and finished lenses are kept.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ParameterError(
-            f"{folder}: the output folder cannot be made ({error.strerror}). Choose another."
-        ) from None
-    configs = [RunConfig(entry.input, source, dict(settings or {}), tables=tables) for entry in entries]
-    outcomes = [_kept(folder / entry.name, config) for entry, config in zip(entries, configs, strict=True)]
+    folder = folder.resolve()  # for workers that are elsewhere
+    make_writable(folder)
+    kept_words = "Finished lenses are kept."
+    with locked(folder), telling_of_full_disks(folder, kept_words):
+        _remove_leftovers(folder)
+        outcomes = Outcomes(folder, len(entries), parquet)
 
-    def settle(index: int, outcome: Outcome) -> None:
-        outcomes[index] = outcome
-        _write(folder / SUMMARY, outcomes)
-        tell(outcome)
+        def configure(entry: Entry) -> RunConfig:
+            return RunConfig(entry.input.absolute(), source, dict(settings or {}), tables=tables)
 
-    for outcome in filter(None, outcomes):
-        tell(outcome)
-    _write(folder / SUMMARY, outcomes)
-    new = [_Lens(i, entries[i].name, configs[i]) for i, outcome in enumerate(outcomes) if outcome is None]
-    likenesses = {}
-    for lens in new:
+        new = array("q")
+        for index, entry in enumerate(entries):
+            if (kept := _kept(folder / entry.name, configure(entry))) is None:
+                new.append(index)
+            else:
+                outcomes.settle(index, kept)
+        outcomes.write_tables()
+        for kept in outcomes:
+            tell(kept)
+
+        def settle(index: int, outcome: Outcome) -> None:
+            outcomes.settle(index, outcome)
+            outcomes.write_tables_in_time()
+            tell(outcome)
+
+        def refuse(lens: _Lens, words: str) -> None:
+            settle(lens.index, Outcome(lens.name, "refused", words))
+
+        lenses = (_Lens(index, entries[index].name, configure(entries[index])) for index in new)
+        batches = _batches(lenses, processes, share, refuse)
+        work = partial(_Fits, folder, partial(start, threads_each(processes) if threads is None else threads))
         try:
-            likenesses[lens] = _likeness(lens.config)
-        except TflensError as error:
-            settle(lens.index, Outcome(lens.name, "refused", str(error)))
-    batches = _batches(likenesses, processes, share)
-    work = partial(_Fits, folder, partial(start, threads_each(processes)))
-    try:
-        with closing(run_in_workers(work, batches, processes, memory)) as found:
-            for lens, outcome in found:
-                if isinstance(outcome, Death):
-                    outcome = Outcome(lens.name, "failed", outcome.words)
-                elif outcome is None:
-                    outcome = Outcome(lens.name, "fitted", *_results(folder / lens.name))
-                settle(lens.index, outcome)
-    finally:
-        for lens in new:
-            shutil.rmtree(_in_work(folder, lens.name), ignore_errors=True)  # of a process that died or was killed
+            with closing(engine(work, batches, processes, memory, attempts)) as found:
+                for lens, outcome in found:
+                    if isinstance(outcome, Death):
+                        outcome = Outcome(lens.name, "failed", outcome.words)
+                    elif outcome is None:
+                        outcome = Outcome(lens.name, "fitted", *_results(folder / lens.name))
+                    settle(lens.index, outcome)
+        finally:
+            _remove_leftovers(folder)  # of workers that died or were killed
+            outcomes.write_tables()
     return outcomes
 
 
@@ -180,24 +206,51 @@ class _Fits:
         place, work = self._folder / lens.name, _in_work(self._folder, lens.name)
         if place.exists():  # a worker died of something else, after its fit
             return None
-        shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
         report = self._folder / f"{lens.name}.error.txt"
         try:
             self._fit(prepare(lens.config, work, note=_unheard))
-            work.rename(place)
+            _put(work, place)
+        except StorageError:  # of all lenses: none can be kept any more
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         except TflensError as error:
             shutil.rmtree(work, ignore_errors=True)
             return Outcome(lens.name, "refused", str(error))
         except Exception as error:  # one lens must not end the night of all others
             shutil.rmtree(work, ignore_errors=True)
-            report.write_text(traceback.format_exc())
+            if storage_cause(error) is not None:
+                raise
+            write_atomically(report, lambda path: path.write_text(traceback.format_exc()))
             return Outcome(lens.name, "failed", f"{type(error).__name__}: {error} (see {report.name})")
         report.unlink(missing_ok=True)
         return None
 
 
 def _in_work(folder: Path, name: str) -> Path:
-    return folder / f".{name}.in-work"
+    """A folder that nobody else has: the worker before may be cut off, though not dead, and still write to its own."""
+    return folder / f".{name}.{uuid.uuid4().hex[:8]}{_IN_WORK}"
+
+
+def _put(work: Path, place: Path) -> None:
+    """Makes a complete folder that of the lens, unless another worker was faster: then there is a complete one."""
+    try:
+        work.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+
+
+_IN_WORK = ".in-work"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Of workers that were killed, and of those that write the tables."""
+    with os.scandir(folder) as found:
+        stale = [entry.path for entry in found if entry.name.startswith(".") and entry.name.endswith(_IN_WORK)]
+    for place in stale:
+        shutil.rmtree(place, ignore_errors=True)
+    remove_leftovers(folder, (SUMMARY, PARQUET, "*.error.txt"))
 
 
 def _unheard(message: str) -> None:
@@ -228,22 +281,36 @@ def _rounded(center: tuple[float, float]) -> tuple[float, ...]:
     return tuple(round(CENTER_STEP * round(x / CENTER_STEP), 6) + 0.0 for x in center)
 
 
-def _batches(likenesses: Mapping[_Lens, Hashable], processes: int, share: bool) -> list[list[_Lens]]:
-    """What each worker fits: lenses that share, evenly for all processes, or one lens by itself."""
+def _batches(
+    lenses: Iterator[_Lens], processes: int, share: bool, refuse: Callable[[_Lens, str], None]
+) -> Iterator[list[_Lens]]:
+    """What each worker fits: lenses that share, evenly for all processes, or one lens by itself.
+
+    The files of some lenses are read, to find those that share, while workers are at those before them.
+    """
+    while some := list(islice(lenses, max(LENSES_AT_A_TIME, 2 * LENSES_PER_WORKER * processes))):
+        likenesses = {}
+        for lens in some:
+            try:
+                likenesses[lens] = _likeness(lens.config)
+            except TflensError as error:
+                refuse(lens, str(error))
+        yield from _alike(likenesses, processes, share)
+
+
+def _alike(likenesses: Mapping[_Lens, Hashable], processes: int, share: bool) -> Iterator[list[_Lens]]:
     alike: dict[Hashable, list[_Lens]] = {}
     for lens, likeness in likenesses.items():
         alike.setdefault(likeness if share else lens, []).append(lens)
-    batches = []
     for likeness, lenses in alike.items():
         if len(lenses) == 1:
-            batches.append(lenses)
+            yield lenses
             continue
         center = likeness[-1]
         shared = {} if center is None else {"center": list(center)}
         lenses = [replace(lens, config=replace(lens.config, shared=shared)) for lens in lenses]
         size = min(LENSES_PER_WORKER, max(2, -(-len(lenses) // processes)))
-        batches += [lenses[first : first + size] for first in range(0, len(lenses), size)]
-    return batches
+        yield from (lenses[first : first + size] for first in range(0, len(lenses), size))
 
 
 def _kept(place: Path, config: RunConfig) -> Outcome | None:
@@ -276,37 +343,13 @@ def _results(place: Path) -> tuple[str, Mapping[str, Any]]:
     """The verdict on a fit, and its `summary.json`."""
     from tflens.inference.check import Finding, verdict
 
-    path = place / "summary.json"
     try:
-        summary = parse_json(path.read_text())
+        summary = read_summary(place)
         words = verdict([Finding(**found) for found in summary["check"]])
-        _row(Outcome(place.name, "kept", words, summary))
+        row_of(Outcome(place.name, "kept", words, summary))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ParameterError(
-            f"{path}: cannot be read as the summary of a fit ({type(error).__name__}: {error}). Remove {place}, and "
-            "the lens is fitted again."
+            f"{place / 'summary.json'}: cannot be read as the summary of a fit ({type(error).__name__}: {error}). "
+            f"Remove {place}, and the lens is fitted again."
         ) from None
     return words, summary
-
-
-def _write(path: Path, outcomes: Iterable[Outcome | None]) -> None:
-    """A row for each lens so far: what became of it, median and 68 % interval of every parameter, diagnostics."""
-    rows = [_row(outcome) for outcome in outcomes if outcome is not None]
-    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["name", "status", "words"]
-    write_atomically(path, lambda temporary: _write_rows(temporary, columns, rows))
-
-
-def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    row = {"name": outcome.name, "status": outcome.status, "words": outcome.words}
-    if outcome.summary is None:
-        return row
-    for name, parameter in outcome.summary["parameters"].items():
-        row |= {f"{name}_{part}": parameter[part] for part in ("median", "low", "high")}
-    return row | outcome.summary["diagnostics"] | {"seconds": sum(outcome.summary["seconds"].values())}

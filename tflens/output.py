@@ -2,7 +2,6 @@
 
 import csv
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from tflens import __version__
-from tflens.errors import ParameterError
-from tflens.files import write_atomically
+from tflens.errors import ParameterError, StorageError
+from tflens.files import make_writable, remove_leftovers, storage_cause, write_atomically
 from tflens.grid import PixelGrid
 from tflens.plain import plain
 
@@ -39,12 +38,16 @@ EVENTS = "tensorboard"
 
 
 def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
-    """Makes the output folder, or makes sure that it may be written to; nothing in it is touched.
+    """Makes the output folder, or makes sure that it may be written to.
+
+    Nothing in it is touched, but what a run that was killed has left half-written is removed.
 
     Raises:
-        ParameterError: it has content and `overwrite` is False, it is a file, or it cannot be written to.
+        ParameterError: it has content and `overwrite` is False, or it is a file.
+        StorageError: it cannot be made, or written to.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as parent:
         ...     prepare_folder(parent + "/new").is_dir()
         True
@@ -52,19 +55,13 @@ def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ParameterError(f"{folder}: the output folder must be a folder, but it is a file. Choose another name.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not overwrite:
-            raise ParameterError(
-                f"{folder}: the output folder must be empty, but it has content. Choose another name, or allow to "
-                "replace the results of an earlier fit (--overwrite)."
-            )
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
+    make_writable(folder)
+    if any(folder.iterdir()) and not overwrite:
         raise ParameterError(
-            f"{folder}: the output folder must be writable, but {error.strerror or error}. Choose another place."
-        ) from None
+            f"{folder}: the output folder must be empty, but it has content. Choose another name, or allow to "
+            "replace the results of an earlier fit (--overwrite)."
+        )
+    remove_leftovers(folder, RESULTS)
     return folder
 
 
@@ -77,7 +74,7 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
         folder: as `prepare_folder` returned it.
 
     Raises:
-        ParameterError: a file cannot be written, e.g. on a full disk.
+        StorageError: a file cannot be written, e.g. on a full disk.
     """
     from tflens.curves_file import curves_fits
     from tflens.plotting import corner_figure, trace_figure
@@ -106,9 +103,11 @@ def write_results(fit: Any, config: dict[str, Any], folder: Path) -> list[Path]:
         for name in RESULTS:
             write_atomically(folder / name, writers[name])
             written.append(folder / name)
-    except OSError as error:
-        raise ParameterError(
-            f"{folder}: {name} cannot be written ({error.strerror or error}). "
+    except Exception as error:  # HDF5 has errors of its own for a full disk
+        if not isinstance(error, OSError) and storage_cause(error) is None:
+            raise
+        raise StorageError(
+            f"{folder}: {name} cannot be written ({getattr(error, 'strerror', None) or error}). "
             f"Written before it: {', '.join(path.name for path in written) or 'nothing'}."
         ) from error
     return written

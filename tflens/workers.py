@@ -1,4 +1,4 @@
-"""Work shared out to child processes, which may die: what one was at when it died is given to another, once."""
+"""Work shared out to child processes, which may die: what one was at when it died is given to another, a few times."""
 
 import multiprocessing
 import os
@@ -7,7 +7,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,9 @@ MEMORY = 6.0
 
 # TensorFlow's threads do not survive a fork.
 _SPAWN = multiprocessing.get_context("spawn")
-_ATTEMPTS = 2
+
+ATTEMPTS = 2
+"""How many workers may die of a task, by default, before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,26 @@ class Death:
 
 
 def run_in_workers(
-    start: Callable[[], Work], batches: Sequence[Sequence[Any]], processes: int = 1, memory: float = MEMORY
+    start: Callable[[], Work],
+    batches: Iterable[Sequence[Any]],
+    processes: int = 1,
+    memory: float = MEMORY,
+    attempts: int = ATTEMPTS,
 ) -> Iterator[tuple[Any, Any]]:
     """Pairs of task and result, in the order in which they are finished.
 
     Each batch has a worker of its own, a process that does its tasks one after another and ends with the last. A worker
-    that dies is replaced: the task that it was at is done once more, by its successor, and then given up. If whoever
-    iterates stops, or is interrupted, the workers are killed; if its process is killed, they end by themselves.
+    that dies is replaced: the task that it was at is done again by its successor, and given up after a few attempts. If
+    whoever iterates stops, or is interrupted, the workers are killed; if its process is killed, they end by themselves.
 
     Args:
         start: called in every worker before its first task; returns what does a task. It and its results are pickled,
             and the module it comes from is imported by the workers.
-        batches: of tasks; each one's in order, the first batches first.
+        batches: of tasks; each one's in order, the first batches first. They are taken one ahead of the workers, by the
+            one who iterates, so that there may be more of them than memory holds.
         processes: how many workers there are at a time, from 1.
         memory: GB; a worker that holds more after a task is replaced. Only Linux tells; elsewhere there is no limit.
+        attempts: how many workers may die of a task, from 1.
 
     Yields:
         Every task with its result, or with a `Death`.
@@ -65,16 +73,27 @@ def run_in_workers(
         ...     list(found)
         []
     """
-    crew = _Crew(start, memory * 1e9)
+    crew = _Crew(start, memory * 1e9, attempts)
+    source, begun, more = iter(batches), 0, True
     with ThreadPoolExecutor(processes, initializer=_leave_interrupts_to_the_main_thread) as threads:
         try:
-            for batch in batches:
-                threads.submit(crew.work_through, batch)
-            for _ in range(sum(len(batch) for batch in batches)):
+            while True:
+                while more and begun <= processes:  # one more than there are workers: none has to wait for it
+                    batch = next(source, None)
+                    if batch is None:
+                        more = False
+                        break
+                    threads.submit(crew.work_through, batch)
+                    begun += 1
+                if not begun:
+                    return
                 found = crew.done.get()
-                if isinstance(found, Exception):
+                if found is _BATCH_DONE:
+                    begun -= 1
+                elif isinstance(found, Exception):
                     raise found
-                yield found
+                else:
+                    yield found
         finally:
             crew.stop()
             threads.shutdown(cancel_futures=True)
@@ -108,23 +127,23 @@ def start_tensorflow(threads: int | None) -> None:
 class _Crew:
     """The workers that are alive; a thread looks after each of them."""
 
-    def __init__(self, start: Callable[[], Work], most_bytes: float) -> None:
+    def __init__(self, start: Callable[[], Work], most_bytes: float, attempts: int) -> None:
         self.done: SimpleQueue[Any] = SimpleQueue()
-        self._start, self._most_bytes = start, most_bytes
+        self._start, self._most_bytes, self._attempts = start, most_bytes, attempts
         self._lock, self._workers, self._stopped = threading.Lock(), set(), False
 
     def work_through(self, tasks: Sequence[Any]) -> None:
         worker: _Worker | None = None
         try:
             for task in tasks:
-                for attempt in range(1, _ATTEMPTS + 1):
+                for attempt in range(1, self._attempts + 1):
                     try:
                         worker = worker or self._hire()
                         result, used_bytes = worker.do(task)
                         break
                     except _Died as death:
                         worker, used_bytes = self._dismiss(worker), 0
-                        result = Death(f"{death} (attempt {attempt} of {_ATTEMPTS})")
+                        result = Death(f"{death} (attempt {attempt} of {self._attempts})")
                 self.done.put((task, result))
                 if used_bytes > self._most_bytes:
                     worker = self._dismiss(worker)
@@ -134,6 +153,7 @@ class _Crew:
             self.done.put(error)
         finally:
             self._dismiss(worker)
+            self.done.put(_BATCH_DONE)
 
     def stop(self) -> None:
         """Kills all workers; there will be no others."""
@@ -199,26 +219,38 @@ class _Stopped(Exception):
     pass
 
 
+_BATCH_DONE = object()
 _PATIENCE = 10.0  # seconds for an idle process to end by itself
+
+
+class Performer:
+    """What is in a worker, whoever brings it its tasks: the work, begun before the first of them."""
+
+    def __init__(self, start: Callable[[], Work]) -> None:
+        self._start, self._work = start, None
+
+    def do(self, task: Any) -> tuple[Any, Exception | None, int]:
+        """Result, or error, of a task; and the bytes that the process holds after it."""
+        result = failure = None
+        try:
+            self._work = self._work or self._start()
+            result = self._work(task)
+        except Exception as error:
+            error.add_note(f"in a worker:\n{traceback.format_exc()}")
+            failure = error
+        return result, failure, _resident_bytes()
 
 
 def _serve(connection: Any, start: Callable[[], Work]) -> None:
     """The life of a worker."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    work = None
+    performer = Performer(start)
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
-        result = failure = None
-        try:
-            work = work or start()
-            result = work(task)
-        except Exception as error:
-            error.add_note(f"in a worker:\n{traceback.format_exc()}")
-            failure = error
-        connection.send((result, failure, _resident_bytes()))
+        connection.send(performer.do(task))
 
 
 def _end_with_parent() -> None:

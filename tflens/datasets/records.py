@@ -26,7 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tflens.errors import ParameterError
-from tflens.files import parse_json, write_atomically
+from tflens.files import (
+    locked,
+    make_writable,
+    parse_json,
+    remove_leftovers,
+    telling_of_full_disks,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -129,6 +136,7 @@ def write_dataset(
     Raises:
         ParameterError: a setting is out of range, a key comes twice, the directory holds another dataset or is being
             written by another process, records differ in their form, or a worker process was killed.
+        StorageError: the directory cannot be written to, or the disk is full; finished blocks are kept.
 
     Example:
         >>> import tempfile
@@ -156,9 +164,10 @@ def write_dataset(
             f"write_dataset: the key {twice[0]} comes twice" if twice else "write_dataset: there are no keys"
         )
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory), _mapping(make, processes) as make_all:
-        _remove_leftovers(directory)
+    make_writable(directory)
+    kept_words = "Finished blocks are kept."
+    with locked(directory), telling_of_full_disks(directory, kept_words), _mapping(make, processes) as make_all:
+        remove_leftovers(directory, (*(f"{split}-*.gz" for split in SPLITS), _NAME))
         ledger = _Ledger.open_for(directory, dict(manifest), keys, shard_size, shares)
         kept = 0
         for number, start in enumerate(range(0, len(keys), shard_size)):
@@ -556,32 +565,6 @@ def _end_with(parent: Any) -> None:
     """Ends this worker when its parent is killed, which would otherwise leave it waiting for work for ever."""
     parent.join()
     os._exit(1)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One writer at a time: two would remove each other's files. The lock ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # pragma: no cover - not a POSIX system
-        yield
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ParameterError(f"write_dataset: another process is writing to {directory}; wait for it") from None
-        yield
-    finally:
-        os.close(handle)
-
-
-def _remove_leftovers(directory: Path) -> None:
-    """Removes the temporary files of a run that was killed while it wrote."""
-    for name in (*SPLITS, Path(_NAME).stem):
-        for leftover in directory.glob(f".{name}-*"):
-            leftover.unlink()
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

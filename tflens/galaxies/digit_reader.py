@@ -11,6 +11,7 @@ from keras import layers, ops
 from numpy.typing import ArrayLike
 
 from tflens.errors import ParameterError, SavedModelError
+from tflens.files import write_atomically
 from tflens.galaxies.source import find_galaxy_model
 
 
@@ -107,9 +108,10 @@ class DigitReader(keras.Model):
             noted: what else to write to `reader.json`, such as the accuracy on held-out digits.
         """
         weights = Path(directory) / "reader.weights.h5"
-        self.save_weights(weights)
+        write_atomically(weights, self.save_weights)
         description = {"reader": self.settings(), "sha256": _sha256(weights), **noted}
-        (Path(directory) / "reader.json").write_text(json.dumps(description, indent=2) + "\n")
+        text = json.dumps(description, indent=2) + "\n"
+        write_atomically(Path(directory) / "reader.json", lambda path: path.write_text(text))
 
 
 def load_digit_reader(name: str | Path = "mnist", version: int | str | None = None) -> DigitReader:

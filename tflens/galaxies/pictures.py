@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tflens.files import write_atomically
 from tflens.galaxies.evaluation import Evaluation, band_name
 from tflens.galaxies.morphology import STATISTICS
 from tflens.galaxies.real_stamps import RealFits, RealStamps
@@ -28,7 +29,7 @@ def draw_evaluation(evaluation: Evaluation, directory: str | Path) -> list[Path]
     paths = []
     for name, figure in figures.items():
         paths.append(directory / f"{name}.png")
-        figure.savefig(paths[-1], dpi=80)
+        write_atomically(paths[-1], lambda path, figure=figure: figure.savefig(path, dpi=80))
     return paths
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from tflens.errors import ParameterError, SavedModelError
+from tflens.files import remove_leftovers, write_atomically, write_folder
 from tflens.galaxies.condition import Condition
 from tflens.galaxies.decoder import Decoder
 from tflens.galaxies.encoder import Encoder
@@ -202,12 +203,15 @@ class GalaxyModel:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        names = [f"{name}.weights.h5" for name in self._networks()]
+        remove_leftovers(directory, [*names, _PSF, "config.json"])
+        (directory / "config.json").unlink(missing_ok=True)  # of another model, whose files are about to go
         for name, network in self._networks().items():
-            network.save_weights(directory / f"{name}.weights.h5")
+            write_atomically(directory / f"{name}.weights.h5", network.save_weights)
         files = {name: directory / f"{name}.weights.h5" for name in self._networks()}
         if self.psf is not None:
             files["psf"] = directory / _PSF
-            np.save(files["psf"], self.psf)
+            write_atomically(files["psf"], lambda path: np.save(path, self.psf))
         config = {
             "format": _FORMAT,
             "format_version": 2,
@@ -220,8 +224,9 @@ class GalaxyModel:
             **{role: describe_network(role, network) for role, network in self._networks().items()},
             "sha256": {name: _sha256(path) for name, path in files.items()},
         }
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        self._export(directory / "saved_model")
+        write_folder(directory / "saved_model", self._export)
+        # Last: with it the model is one.
+        write_atomically(directory / "config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
 
     @classmethod
     def load(cls, directory: str | Path) -> "GalaxyModel":

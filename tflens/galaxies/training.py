@@ -1,9 +1,11 @@
 """The training loop, one for every network: compiled, resumable, on one or several devices."""
 
 import json
+import os
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflens.errors import ParameterError
-from tflens.files import write_atomically
+from tflens.files import locked, make_writable, remove_leftovers, telling_of_full_disks, write_atomically
 
 Record = dict[str, float]
 Report = Callable[[Record], None]
@@ -104,6 +106,8 @@ def train(
     CPUs they were found to be; on GPUs call `tf.config.experimental.enable_op_determinism`).
 
     Runs on the devices of the strategy in whose scope it is called, and in whose scope the model must have been made.
+    Those may be on several machines (`tf.distribute.MultiWorkerMirroredStrategy`), each of which calls it with the same
+    arguments: all of them read `directory`, and the chief alone writes to it.
 
     Args:
         model: compiled with an optimiser.
@@ -124,20 +128,52 @@ def train(
 
     Raises:
         ParameterError: there is no training or validation data, or a dataset does not know the number of its batches;
-            a step returns no finite loss.
+            a step returns no finite loss; another process trains in the directory.
+        StorageError: the directory cannot be written to, or the disk is full; finished epochs are kept.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    best_weights = directory / "best.weights.h5"
-    strategy = tf.distribute.get_strategy()
+    directory, strategy = Path(directory), tf.distribute.get_strategy()
+    with _writing(strategy, directory) as own:
+        return _train(
+            model,
+            train_data,
+            validation_data,
+            directory,
+            own,
+            strategy,
+            epochs,
+            patience,
+            report,
+            xla,
+            steps_per_call,
+            around_call,
+        )
+
+
+def _train(
+    model: Trainable,
+    train_data: Callable[[int], tf.data.Dataset],
+    validation_data: tf.data.Dataset,
+    directory: Path,
+    own: Path,
+    strategy: tf.distribute.Strategy,
+    epochs: int,
+    patience: int,
+    report: Report,
+    xla: bool,
+    steps_per_call: int,
+    around_call: Callable[[int], AbstractContextManager],
+) -> list[Record]:
+    """`train`, with a directory to read from and one's own to write to: the same but for workers of another's run."""
+    best_weights = directory / _BEST
     model.optimizer.build(model.trainable_variables)
     epoch, best, waited = (tf.Variable(value) for value in (0, float("inf"), 0))
     checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=epoch, best=best, waited=waited)
-    manager = tf.train.CheckpointManager(checkpoint, str(directory / "checkpoint"), max_to_keep=1)
+    manager = tf.train.CheckpointManager(checkpoint, str(own / "checkpoint"), max_to_keep=1)
     history: list[Record] = []
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-        history = json.loads((directory / "history.json").read_text())[: int(epoch.numpy())]
+    if latest := tf.train.latest_checkpoint(str(directory / "checkpoint")):
+        checkpoint.restore(latest).assert_consumed()
+        history = json.loads((directory / _HISTORY).read_text())[: int(epoch.numpy())]
+    _meet(strategy)  # all have read before the first one writes
 
     train_loop = _compiled(model.train_step, strategy, xla)
     test_loop = _compiled(model.test_step, strategy, xla)
@@ -162,22 +198,93 @@ def train(
         if record["validation_loss"] < float(best.numpy()):
             best.assign(record["validation_loss"])
             waited.assign(0)
-            _save_weights(model, best_weights)
+            write_atomically(own / _BEST, model.save_weights)
         else:
             waited.assign_add(1)
         epoch.assign_add(1)
         history.append(record)
-        write_atomically(directory / "history.json", lambda path: path.write_text(json.dumps(history)))
+        write_atomically(own / _HISTORY, lambda path: path.write_text(json.dumps(history)))
         manager.save()
         report(record)
+    _meet(strategy)  # what the last epoch wrote is there
     if best_weights.exists():
         model.load_weights(best_weights)
     return history
 
 
+@contextmanager
+def _writing(strategy: tf.distribute.Strategy, directory: Path) -> Iterator[Path]:
+    """Where this process may write: the directory, which is then its alone; for workers beside the chief, one of their
+    own, which goes at the end: what they write is what the chief writes."""
+    if not is_chief(strategy):
+        with tempfile.TemporaryDirectory() as other:
+            yield Path(other)
+        return
+    make_writable(directory)
+    with locked(directory), telling_of_full_disks(directory, "Finished epochs are kept."):
+        remove_leftovers(directory, (_BEST, _HISTORY))
+        yield directory
+
+
+def is_chief(strategy: tf.distribute.Strategy | None = None) -> bool:
+    """Whether this process is the one of a strategy's workers that writes; it is without other workers.
+
+    Example:
+        >>> is_chief()
+        True
+    """
+    resolver = (strategy or tf.distribute.get_strategy()).cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    chief = "chief" in resolver.cluster_spec().jobs
+    return resolver.task_type == "chief" or (not chief and resolver.task_type == "worker" and resolver.task_id == 0)
+
+
+def strategy_of_environment() -> tf.distribute.Strategy:
+    """That of the machines which the environment variable TF_CONFIG names, TensorFlow's own way to name them; without
+    it, the one in whose scope this is called. To be called before anything else is done with TensorFlow.
+
+    Raises:
+        ParameterError: TF_CONFIG does not name workers, and which of them this is.
+
+    Example:
+        >>> strategy_of_environment().num_replicas_in_sync
+        1
+    """
+    given = os.environ.get("TF_CONFIG")
+    if not given:
+        return tf.distribute.get_strategy()
+    try:
+        config = json.loads(given)
+        addresses, own = config["cluster"]["worker"], config["task"]
+        if own["type"] not in ("worker", "chief") or not own["index"] < len(addresses):
+            raise ValueError("its task is none of its workers")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ParameterError(
+            'TF_CONFIG must be like {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", '
+            f'"index": 0}}}}, got {given!r} ({type(error).__name__}: {error}). Mend it, or unset it to train alone.'
+        ) from None
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _meet(strategy: tf.distribute.Strategy) -> None:
+    """Waits for all workers of a strategy."""
+    if strategy.cluster_resolver is None:
+        return
+
+    @tf.function
+    def count() -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones(())), axis=None)
+
+    count()
+
+
+_BEST, _HISTORY = "best.weights.h5", "history.json"
+
+
 def seconds_of_training(directory: str | Path) -> float:
     """Of all epochs that `train` has made in a directory, in however many calls."""
-    return sum(record["seconds"] for record in json.loads((Path(directory) / "history.json").read_text()))
+    return sum(record["seconds"] for record in json.loads((Path(directory) / _HISTORY).read_text()))
 
 
 def _compiled(step: Callable[[Batch], dict[str, tf.Tensor]], strategy: tf.distribute.Strategy, xla: bool) -> Callable:
@@ -227,7 +334,10 @@ def _run(
             "train: the data must be one batch at least, of a known number of batches (see tf.data's "
             f"assert_cardinality), got {'none' if batches == 0 else 'an unknown number'}"
         )
-    iterator = iter(strategy.experimental_distribute_dataset(data))
+    # Machines share every batch, as devices of one do, whatever files the data may come from.
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    iterator = iter(strategy.experimental_distribute_dataset(data.with_options(options)))
     sums: dict[str, float] = {}
     count = wait = 0.0
     loop.get_concrete_function(iterator, tf.TensorSpec([], tf.int32))  # tracing is no time of waiting or working
@@ -239,10 +349,3 @@ def _run(
             sums = {name: sums.get(name, 0.0) + float(term) for name, term in terms.items()}
         count, wait = count + float(size), wait + float(seconds)
     return {name: value / count for name, value in sums.items()}, wait / (time.perf_counter() - began)
-
-
-def _save_weights(model: keras.Model, path: Path) -> None:
-    # Keras insists on the ending of the name; a run that is killed must not leave half a file under the final one.
-    temporary = path.with_name("new.weights.h5")
-    model.save_weights(temporary)
-    temporary.replace(path)

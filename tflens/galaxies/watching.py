@@ -30,6 +30,7 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_SUCCESS
 from tensorboard.plugins.hparams.summary import session_end_pb
 
 from tflens.errors import ParameterError
+from tflens.files import write_atomically
 from tflens.galaxies.metrics import active_units
 
 Batch = Mapping[str, tf.Tensor]
@@ -188,7 +189,8 @@ class TrainingWatcher:
             tf.train.Checkpoint(latents=variable), folder, 1, checkpoint_name="latents"
         )
         manager.save(checkpoint_number=step)
-        (folder / "sprite.png").write_bytes(tf.io.encode_png(_sprite(thumbnails)).numpy())
+        sprite = tf.io.encode_png(_sprite(thumbnails)).numpy()
+        write_atomically(folder / "sprite.png", lambda path: path.write_bytes(sprite))
 
         config = projector.ProjectorConfig()
         embedding = config.embeddings.add()
@@ -196,7 +198,7 @@ class TrainingWatcher:
         embedding.sprite.image_path = "sprite.png"
         embedding.sprite.single_image_dim.extend([thumbnails.shape[2], thumbnails.shape[1]])
         if columns:
-            (folder / "metadata.tsv").write_text(_table(columns))
+            write_atomically(folder / "metadata.tsv", lambda path: path.write_text(_table(columns)))
             embedding.metadata_path = "metadata.tsv"
         projector.visualize_embeddings(str(folder), config)
 

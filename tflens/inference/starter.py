@@ -165,9 +165,7 @@ class Starter:
         """Writes `config.json` and `starter.weights.h5` into a folder."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        # Keras insists on the ending of the name.
-        self.network.save_weights(folder / "new.weights.h5")
-        (folder / "new.weights.h5").replace(folder / _WEIGHTS)
+        write_atomically(folder / _WEIGHTS, self.network.save_weights)
         digest = hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
         config = {"format": _FORMAT, "version": _VERSION, "network": self.network.get_config(), "sha256": digest}
         config |= training or {}
