@@ -413,10 +413,15 @@ def scale_memory(records: list[dict]) -> str:
     ]
     for r in sorted(chosen, key=lambda r: (r["variant"].split(",")[0], r["n"])):
         rows.append(
-            f"| {r['variant']} | {r['n']:,} | {r['value']:.0f} | {r['growth']:.1f} | {r['workers']:.0f} "
+            f"| {r['variant']} | {r['n']:,} | {r['value']:.0f} | {r['growth']:.1f} | {_worker_memory(r)} "
             f"| {r['n'] / r['seconds']:.1f} |"
         )
     return "\n".join([*rows, "", _source(chosen)])
+
+
+def _worker_memory(record: dict) -> str:
+    """Nothing where all workers had ended before one looked."""
+    return f"{record['workers']:.0f}" if record["workers"] else ""
 
 
 def costs(records: list[dict]) -> str:

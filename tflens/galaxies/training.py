@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -223,7 +224,17 @@ def _writing(strategy: tf.distribute.Strategy, directory: Path) -> Iterator[Path
     make_writable(directory)
     with locked(directory), telling_of_full_disks(directory, "Finished epochs are kept."):
         remove_leftovers(directory, (_BEST, _HISTORY))
+        _remove_unfinished_checkpoints(directory / "checkpoint")
         yield directory
+
+
+def _remove_unfinished_checkpoints(folder: Path) -> None:
+    """What TensorFlow leaves of a checkpoint that it was writing when it was killed, or when the disk was full."""
+    latest = tf.train.latest_checkpoint(str(folder))
+    known = f"{Path(latest).name}." if latest else None
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.name != "checkpoint" and not (known and path.name.startswith(known)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def is_chief(strategy: tf.distribute.Strategy | None = None) -> bool:
