@@ -18,6 +18,9 @@ from tflens.errors import ParameterError
 from tflens.galaxies import load_galaxy_model
 from tflens.galaxies.training import strategy_of_environment
 
+# Keras 3 turns its variables into arrays, when it saves them, in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-5  # sums of float32 in another order
 
@@ -68,19 +71,18 @@ def assert_same(one: list[dict], two: list[dict]) -> None:
             assert a[name] == pytest.approx(b[name], rel=TOLERANCE), name
 
 
-def test_two_do_what_one_does_and_go_on(tmp_path):
-    """Also with a last batch that two cannot share evenly, and in a second call, from the chief's checkpoint."""
-    begun = train_together("noisy_line", tmp_path / "two", 2, epochs=2)
+def test_two_go_on_as_one_does(tmp_path):
+    """From the checkpoint of one, also with a last batch that two cannot share evenly; the chief alone writes."""
+    begun, _ = noisy_line(tmp_path / "two", 2)
     two = train_together("noisy_line", tmp_path / "two", 2, epochs=4)
     history, weights = noisy_line(tmp_path / "one", 4)
     assert history[-1]["loss"] < history[0]["loss"]
-    for each, (found, slopes) in zip(begun, two, strict=True):
-        assert_same(each[0], found[:2])
+    for found, slopes in two:
+        assert found[:2] == begun
         assert_same(history, found)
         np.testing.assert_allclose(slopes, weights, rtol=TOLERANCE)
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
-        path.name for path in (tmp_path / "one").iterdir()
-    )
+    one, other = ({path.name for path in (tmp_path / name).rglob("*")} for name in ("one", "two"))
+    assert one == other
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -184,11 +185,9 @@ class TrainingWatcher:
         with self._writing(step, "embedding"):  # TensorBoard finds a run by its events
             tf.summary.text("embedding", f"{len(latents)} galaxies in {latents.shape[1]} dimensions, step {step}")
 
-        variable = tf.Variable(latents)
-        manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(latents=variable), folder, 1, checkpoint_name="latents"
-        )
-        manager.save(checkpoint_number=step)
+        # In a strategy's scope, which is that of a thread, a variable would be made with all machines; one is here.
+        with ThreadPoolExecutor(1) as apart:
+            apart.submit(_save_latents, latents, folder, step).result()
         sprite = tf.io.encode_png(_sprite(thumbnails)).numpy()
         write_atomically(folder / "sprite.png", lambda path: path.write_bytes(sprite))
 
@@ -330,6 +329,11 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | 
 
 def _text(value: Any) -> str:
     return json.dumps(value, default=str)
+
+
+def _save_latents(latents: np.ndarray, folder: Path, step: int) -> None:
+    checkpoint = tf.train.Checkpoint(latents=tf.Variable(latents))
+    tf.train.CheckpointManager(checkpoint, folder, 1, checkpoint_name="latents").save(checkpoint_number=step)
 
 
 def _check_embedding(latents: NDArray, thumbnails: NDArray, columns: Mapping[str, NDArray]) -> None:
