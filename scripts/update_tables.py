@@ -51,8 +51,9 @@ def demo(records: list[dict]) -> str:
 
 def _source(records: list[dict]) -> str:
     commits = ", ".join(sorted({str(r["commit"])[:9] for r in records}))
-    seeds = ", ".join(sorted({str(r["seed"]) for r in records}))
-    return f"From `{records[0]['command']}`, seed {seeds}, commit {commits}."
+    seeds = ", ".join(sorted({str(r["seed"]) for r in records if r["seed"] is not None}))
+    seeded = f" seed {seeds}," if seeds else ""
+    return f"From `{records[0]['command']}`,{seeded} commit {commits}."
 
 
 def bench(records: list[dict]) -> str:
@@ -437,10 +438,9 @@ def costs(records: list[dict]) -> str:
 
 
 def _days(record: dict) -> str:
-    low, high = record["spread"] or (record["value"],) * 2
-    if record["spread"] is None:
-        return f"{low / 24:,.1f} days"
-    return f"{low / 24:,.1f}-{high / 24:,.1f} days"
+    values = record["spread"] or [record["value"]]
+    unit, size = ("days", 24) if max(values) >= 48 else ("hours", 1)
+    return "-".join(f"{value / size:,.1f}" for value in values) + f" {unit}"
 
 
 def soak(records: list[dict]) -> str:
