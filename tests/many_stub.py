@@ -22,6 +22,7 @@ class Stub:
         dying_once: the same, but the second attempt succeeds.
         failing: lens -> message of an error.
         seconds: lens -> how long its fit takes.
+        after: lens -> a file or folder that its fit waits for.
         hoarding: bytes that each lens leaves behind in its process.
     """
 
@@ -32,6 +33,7 @@ class Stub:
     dying_once: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
     seconds: tuple[tuple[str, float], ...] = ()
+    after: tuple[tuple[str, Path], ...] = ()
     hoarding: int = 0
 
     def __call__(self, threads: int | None) -> "Fitted":
@@ -58,6 +60,8 @@ class Fitted:
             log.write(json.dumps(attempt) + "\n")
         self.hoard.append(bytearray(stub.hoarding))
         (job.folder / "posterior.nc").write_text("half")
+        while name in dict(stub.after) and not dict(stub.after)[name].exists():
+            time.sleep(0.05)
         time.sleep(dict(stub.seconds).get(name, 0))
         if name in dict(stub.dying):
             os.kill(os.getpid(), dict(stub.dying)[name])

@@ -151,14 +151,16 @@ class TestFitMany:
 
     def test_rows_stay_in_the_order_of_the_catalogue(self, stub, tmp_path):
         folder, told = lenses(tmp_path / "in", "abc"), []
-        slow = dataclasses.replace(stub, seconds=(("a", 4.0),))
+        last = dataclasses.replace(stub, after=(("a", tmp_path / "both"),))
 
         def tell(outcome):
             told.append(outcome.name)
             rows.append(table(tmp_path / "out"))
+            if len(told) == 2:
+                (tmp_path / "both").touch()
 
         rows = []
-        outcomes = fit_all(folder, tmp_path / "out", slow, processes=2, share=False, tell=tell)
+        outcomes = fit_all(folder, tmp_path / "out", last, processes=2, share=False, tell=tell)
         assert told == ["b", "c", "a"]
         assert rows == [[(name, "fitted") for name in names] for names in ("b", "bc", "abc")]
         assert [each.name for each in outcomes] == ["a", "b", "c"]

@@ -31,7 +31,7 @@ FIGURES = {
 
 
 def settings(name: str, **others: int) -> FitSettings:
-    return FitSettings(**{"chains": 4, "warmup": 60, "draws": 60, "sampler": name, **others})
+    return FitSettings(**{"chains": 4, "warmup": 60, "draws": 60, "rounds": 1, "sampler": name, **others})
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from tflens.inference.convergence import ESS_FEW, ESS_GOOD, R_HAT_FAILED, R_HAT_GOOD, convergence_of
-from tflens.parameters import is_mass
+from tflens.names import is_mass
 
 if TYPE_CHECKING:
     from tflens.inference.pipeline import Fit

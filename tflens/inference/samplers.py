@@ -18,7 +18,7 @@ from tflens.inference.optimize import gauss_newton
 from tflens.inference.progress import Progress
 from tflens.inference.straight import Straight
 from tflens.model import LensTarget
-from tflens.parameters import is_mass
+from tflens.names import is_mass
 
 _MODES = 8  # optima that sequential Monte Carlo can start from
 _ADAM_STEPS = 5  # of a variational fit for each transition of the warm-up
