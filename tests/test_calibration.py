@@ -33,7 +33,7 @@ from tflens.inference.settings import FitSettings
 from tflens.light import Pixelated, Sersic
 
 PIXEL_SCALE = 0.06
-SETTINGS = FitSettings(starts=4, search_steps=24, survivors=2, polish_steps=8, chains=2, warmup=40, draws=30)
+SETTINGS = FitSettings(starts=4, search_steps=24, survivors=2, polish_steps=8, chains=2, warmup=40, draws=30, rounds=1)
 
 
 @functools.cache

@@ -74,7 +74,19 @@ class TestMorphology:
         table = Table.read(shared_data / "galaxies/parametric/cosmos_parametric_600.ecsv", format="ascii.ecsv")
         table = table[table["ok"]]
         refitted = Morphology.fit({name: table[name].data for name in table.colnames})
-        assert json.loads(refitted.to_json()) == json.loads(cosmos_morphology().to_json())
+        found, shipped = json.loads(refitted.to_json()), json.loads(cosmos_morphology().to_json())
+        for kind in ("single", "bulge_disk"):
+            # The shipped fit took equal Sersic indices in the order of a processor, which correlations depend on.
+            correlations = [each[kind].pop("correlation") for each in (found, shipped)]
+            np.testing.assert_allclose(*correlations, atol=5e-3)
+        assert found == shipped
+
+    def test_equal_values_may_come_in_any_order(self):
+        rng = np.random.default_rng(5)
+        samples = {"n_sersic": np.round(rng.uniform(0.5, 4.0, 300)), "q": rng.uniform(size=300)}
+        order = rng.permutation(300)
+        one, other = (GaussianCopula.fit(each) for each in (samples, {n: v[order] for n, v in samples.items()}))
+        np.testing.assert_allclose(one.correlation, other.correlation, rtol=0, atol=1e-12)
 
     def test_magnitude_size_and_redshift_are_drawn_together(self, shared_data):
         """The joint distribution of what a conditional prior is told, against the catalogue it was fitted to."""

@@ -14,6 +14,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
 
 from tflens.errors import ParameterError
 
@@ -60,8 +61,8 @@ class GaussianCopula:
     def fit(cls, samples: Mapping[str, NDArray[np.float64]], levels: int = 41) -> "GaussianCopula":
         """Fit to samples: a mapping of names to `[N]` values of the same N objects."""
         values = np.stack(list(samples.values()))
-        ranks = np.argsort(np.argsort(values, axis=1), axis=1)
-        scores = ndtri((ranks + 0.5) / values.shape[1])
+        # Equal values have the mean of their ranks: sorted, they would lie as the processor happens to put them.
+        scores = ndtri((rankdata(values, axis=1) - 0.5) / values.shape[1])
         probabilities = np.linspace(0.005, 0.995, levels)
         return cls(
             variables=tuple(samples),
