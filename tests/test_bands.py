@@ -125,6 +125,7 @@ class TestTarget:
         np.testing.assert_allclose(value, target().log_prior(u), rtol=1e-12)
         np.testing.assert_allclose(gradient, -u, rtol=1e-12, atol=1e-14)
 
+    @pytest.mark.slow
     def test_gauss_newton_is_the_system_of_the_objective(self):
         u = points(1, seed=1)[0]
         system = gauss_newton(target(), tf.constant(u))

@@ -99,6 +99,7 @@ def test_galaxies_and_once_more(data, config, tmp_path):
     np.testing.assert_array_equal(GalaxyModel.load(tmp_path / "run/model").sample_prior(3, 1), model.sample_prior(3, 1))
 
 
+@pytest.mark.slow
 def test_digits_are_trained_read_and_measured(data, tmp_path):
     (tmp_path / "tiny.toml").write_text(MNIST)
     result = call("mnist", "--data", data, "--config", tmp_path / "tiny.toml", "--run", tmp_path / "run", "--json")

@@ -147,6 +147,7 @@ def test_einstein_radius_of_a_sheared_ellipsoid_against_quadrature():
     assert abs(expected / 1.2 - 1) > 1e-3
 
 
+@pytest.mark.slow
 def test_gradient_of_the_einstein_radius_is_its_difference_quotient():
     names = ("e1", "gamma1")
     point = [tf.constant(value, tf.float64) for value in (0.2, 0.07)]

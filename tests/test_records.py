@@ -272,7 +272,15 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("moment", ["in a block", "between blocks", "between the files of a block", "in a file"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "in a file",
+        pytest.param("in a block", marks=pytest.mark.slow),
+        pytest.param("between blocks", marks=pytest.mark.slow),
+        pytest.param("between the files of a block", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_bytes(moment, written, tmp_path):
     code = textwrap.dedent(KILLED.format(tests=str(Path(__file__).parent), moment=moment, directory=str(tmp_path)))
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)

@@ -33,6 +33,7 @@ def settled(folder: Path, count: int, parquet: bool = False) -> Outcomes:
 
 
 class TestOutcomes:
+    @pytest.mark.slow
     def test_take_some_bytes_of_memory_each(self, tmp_path):
         """Also while the table is written."""
         settled(tmp_path, 10).write_tables()
