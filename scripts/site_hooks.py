@@ -18,6 +18,7 @@ GUIDES = (
     "data",
     "physics",
     "benchmark",
+    "reliability",
     "scale",
     "soak",
 )

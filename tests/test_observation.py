@@ -248,7 +248,7 @@ def test_separate_file_with_several_images_must_name_one(tmp_path):
     path = write(tmp_path / "all.fits")
     with pytest.raises(ObservationError, match=r"4 images: 0 PRIMARY \(no data\), 1 SCI \(24 x 31\).*all.fits\[1\]'"):
         Observation.from_files(image=path, noise=path, psf=path)
-    with pytest.raises(ObservationError, match=r"the file for the psf lacks the extension KERNEL. It has 0 PRIMARY"):
+    with pytest.raises(ObservationError, match=r"the file for the PSF lacks the extension KERNEL. It has 0 PRIMARY"):
         Observation.from_files(image=f"{path}[SCI]", noise=f"{path}[ERR]", psf=f"{path}[KERNEL]")
     with pytest.raises(ObservationError, match=r"all.fits\[ERR\].*shape of the image.*all.fits\[PSF\] is 7 x 5"):
         Observation.from_files(image=f"{path}[PSF]", noise=f"{path}[ERR]", psf=f"{path}[PSF]")
@@ -377,7 +377,7 @@ def test_file_cut_between_two_extensions_lacks_the_rest(tmp_path):
         end_of_noise = hdus["PSF"].fileinfo()["hdrLoc"]
     path = tmp_path / "cut.fits"
     path.write_bytes((tmp_path / "whole.fits").read_bytes()[:end_of_noise])
-    refusal(path, "the extension PSF for the psf is missing", "0 PRIMARY (no data), 1 SCI (24 x 31), 2 ERR (24 x 31).")
+    refusal(path, "the extension PSF for the PSF is missing", "0 PRIMARY (no data), 1 SCI (24 x 31), 2 ERR (24 x 31).")
 
 
 def test_text_behind_the_last_extension_is_refused(tmp_path):
@@ -386,16 +386,29 @@ def test_text_behind_the_last_extension_is_refused(tmp_path):
     refusal(path, "extra bytes behind its last extension")
 
 
+WORDS = {"image": "image", "noise": "noise", "psf": "PSF", "mask": "mask"}
+
+
 @pytest.mark.parametrize(("role", "name"), [("image", "SCI"), ("noise", "ERR"), ("psf", "PSF")])
 def test_missing_extension_lists_those_present(tmp_path, role, name):
     path = write(tmp_path / "a.fits", **{name: None})
-    refusal(path, f"the extension {name} for the {role} is missing", "3 MASK (24 x 31)", f"as the argument {role}.")
+    refusal(
+        path,
+        f"the extension {name} for the {WORDS[role]} is missing",
+        "3 MASK (24 x 31)",
+        f"as the argument {role}.",
+    )
 
 
 @pytest.mark.parametrize("options", [{"noise": 9}, {"noise": -1}, {"psf": "KERNEL"}, {"mask": "DQ"}])
 def test_extension_asked_for_must_exist(tmp_path, options):
     ((role, name),) = options.items()
-    refusal(write(tmp_path / "a.fits"), f"the extension {name} for the {role} is missing", "2 ERR", **options)
+    refusal(
+        write(tmp_path / "a.fits"),
+        f"the extension {name} for the {WORDS[role]} is missing",
+        "2 ERR",
+        **options,
+    )
 
 
 def test_extension_name_used_twice_is_refused(tmp_path):
