@@ -4,26 +4,24 @@ From docs/results/pipeline.json and fits.json to docs/results/costs.json; `scrip
 """
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from tflens.measured import keep_records
+from tflens.run import commit
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from soak import keep  # noqa: E402
-
 LENSES = 100_000
-CORES = 2  # of the machine of the measurements
 SHARED = 25  # lenses that share what is compiled
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fit as it was measured: `seconds` on `CORES` cores, of them `once` for what lenses share, `host` for what no
+    """A fit as it was measured: `seconds` on so many `cores`, of them `once` for what lenses share, `host` for what no
     GPU helps with (files, figures)."""
 
+    cores: int
     seconds: float
     once: float
     host: float
@@ -39,12 +37,12 @@ class Machine:
     shares: tuple[float, float]
 
 
-HERE = Machine(128e9, 20e9, (1.0, 1.0))  # two cores: 2 GHz x 32 flop each, and their part of a server's memory
+CORE = Machine(64e9, 10e9, (1.0, 1.0))  # 2 GHz x 32 flop, and its part of a server's memory
 GPU = Machine(19.5e12, 1555e9, (0.1, 0.5))  # of a data centre, 40 GB, as its data sheet has it
 
 
 def hours_on_cores(fit: Fit, cores: int, lenses: int = LENSES) -> float:
-    """Hours on so many cores like those of the measurement, each lens by itself on `CORES` of them.
+    """Hours on so many cores like those of the measurement, each lens on as many of them as it was there.
 
     Args:
         fit: as measured.
@@ -52,7 +50,7 @@ def hours_on_cores(fit: Fit, cores: int, lenses: int = LENSES) -> float:
         lenses: of the catalogue.
     """
     each = fit.seconds - fit.once + fit.once / SHARED
-    return lenses * each * CORES / cores / 3600
+    return lenses * each * fit.cores / cores / 3600
 
 
 def hours_on_gpus(fit: Fit, gpus: int, lenses: int = LENSES) -> tuple[float, float]:
@@ -60,7 +58,7 @@ def hours_on_gpus(fit: Fit, gpus: int, lenses: int = LENSES) -> tuple[float, flo
 
     The work is taken to be bound by memory or by arithmetic, whichever gains less; a GPU gets a share of its peak.
     """
-    gain = min(GPU.bandwidth / HERE.bandwidth, GPU.flops / HERE.flops)
+    gain = min(GPU.bandwidth / CORE.bandwidth, GPU.flops / CORE.flops) / fit.cores
     device = fit.seconds - fit.once - fit.host
     hours = [
         lenses * (device / (gain * share) + fit.host / _HOST_WORKERS + fit.once / SHARED) / gpus / 3600
@@ -73,14 +71,14 @@ _HOST_WORKERS = 8  # processes beside each GPU that write files while it works
 
 
 def measured() -> dict[str, Fit]:
-    """Of a Sersic source, from the benchmark; of the neural source, from calibration."""
+    """Of a Sersic source, from the benchmark, on two cores; of the neural source, from calibration, on one."""
     runs = [r for r in _read("pipeline") if r["method"] == "tflens" and "error" not in r]
     stages = {name: median(r["stages"][name] for r in runs) for name in runs[0]["stages"]}
     compiling = max(0.0, median(r["seconds"] for r in runs) - sum(stages.values()))
-    sersic = Fit(median(r["seconds"] for r in runs), stages["import"] + compiling, stages["finish"])
+    sersic = Fit(2, median(r["seconds"] for r in runs), stages["import"] + compiling, stages["finish"])
     (flow,) = [r for r in _read("fits") if r.get("figure") == "seconds a lens" and "flow prior" in r["variant"]]
     # Its mocks share what is compiled already.
-    return {"Sersic source": sersic, "neural source, flow prior": Fit(flow["value"], 0.0, stages["finish"])}
+    return {"Sersic source": sersic, "neural source, flow prior": Fit(1, flow["value"], 0.0, stages["finish"])}
 
 
 def records() -> list[dict]:
@@ -103,4 +101,5 @@ def _read(name: str) -> list[dict]:
 
 
 if __name__ == "__main__":
-    keep(ROOT / "docs/results/costs.json", records(), "python scripts/costs.py")
+    about = {"command": "python scripts/costs.py", "commit": commit()}
+    keep_records(ROOT / "docs/results/costs.json", [record | about for record in records()], by=["id"])

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tflens.datasets.records import load_dataset
-from tflens.galaxies.evaluation import Record, keep_records
 from tflens.inference.calibration import chosen_stamp, draw_mock
 from tflens.inference.initial import glance, light_target
 from tflens.inference.map import draw_starts, polish, search
 from tflens.inference.mock_lenses import fitted_source, lens_model
 from tflens.inference.starter import Starter
 from tflens.light import Pixelated
+from tflens.measured import Record, keep_records
 from tflens.model import LensTarget
 from tflens.run import commit
 

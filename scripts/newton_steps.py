@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tflens.datasets.records import Dataset, load_dataset
 from tflens.galaxies import GalaxyModel
-from tflens.galaxies.evaluation import HIGH, LOW, Record, band_name, held_out_figures, keep_records
+from tflens.galaxies.evaluation import HIGH, LOW, band_name, held_out_figures
+from tflens.measured import Record, keep_records
 from tflens.run import commit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,14 +20,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from soak import keep  # noqa: E402
 from stub_fit import StubFit, write_catalogue  # noqa: E402
 
 from tflens import many  # noqa: E402
 from tflens.catalogue import read_catalogue  # noqa: E402
+from tflens.measured import keep_records  # noqa: E402
 from tflens.output import prepare_folder  # noqa: E402
 from tflens.quiet import import_tensorflow_quietly  # noqa: E402
-from tflens.run import Job  # noqa: E402
+from tflens.run import Job, commit  # noqa: E402
 
 RESULTS = ROOT / "docs/results/scale.json"
 WORKERS = (1, 2, 4)
@@ -41,7 +41,7 @@ class UnreadFit(StubFit):
 
     def __call__(self, threads: int | None) -> object:
         many.prepare = lambda config, folder, note: Job(config, None, prepare_folder(folder))
-        return self.fit
+        return super().__call__(threads)
 
 
 @dataclass
@@ -185,9 +185,10 @@ def main() -> None:
     }
     for engine in options.engine:
         for name in [options.only] if options.only else parts:
-            records = [record | {"seed": None} for record in parts[name](engine)]
+            about = {"seed": None, "command": "python scripts/scale.py", "commit": commit()}
+            records = [record | about for record in parts[name](engine)]
             if not options.quick:
-                keep(RESULTS, records, "python scripts/scale.py")
+                keep_records(RESULTS, records, by=["id"])
 
 
 if __name__ == "__main__":

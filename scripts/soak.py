@@ -5,12 +5,10 @@ python scripts/soak.py --kills 2           # of each job, nothing written
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,8 +20,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from soak_jobs import JOBS, JobKind, make_inputs  # noqa: E402
 
-from tflens.files import write_atomically  # noqa: E402
+from tflens.measured import keep_records  # noqa: E402
 from tflens.quiet import import_tensorflow_quietly  # noqa: E402
+from tflens.run import commit  # noqa: E402
 
 RESULTS = ROOT / "docs/results/soak.json"
 KILLS = {"data simulate": 14, "train": 12, "fit": 12, "fit-many": 16}
@@ -46,7 +45,8 @@ def main() -> None:
         # The last: what TensorFlow starts here would not be there in the copies of this process.
         records += [] if options.no_disks else disks(Path(folder), inputs, options.jobs)
     if options.kills is None:
-        keep(RESULTS, records, f"python scripts/soak.py --seed {options.seed}")
+        about = {"command": f"python scripts/soak.py --seed {options.seed}", "commit": commit()}
+        keep_records(RESULTS, [record | about for record in records], by=["id"])
     sys.exit(any(record["value"] for record in records))
 
 
@@ -122,19 +122,6 @@ def differing(wanted: dict, found: dict) -> list[str]:
     lost = [f"{name} is lost" for name in wanted if name not in found]
     more = [f"{name} is too much" for name in found if name not in wanted]
     return lost + more + [f"{name} differs" for name in wanted if name in found and found[name] != wanted[name]]
-
-
-def keep(path: Path, records: list[dict], command: str) -> None:
-    """Replaces the records of the same ids in a file of results."""
-    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    dirty = subprocess.run(
-        ["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, text=True, check=False
-    )
-    commit = head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
-    new = [record | {"command": command, "commit": commit} for record in records]
-    old = json.loads(path.read_text()) if path.exists() else []
-    kept = [record for record in old if record["id"] not in {record["id"] for record in new}]
-    write_atomically(path, lambda file: file.write_text(json.dumps(kept + new, indent=1) + "\n"))
 
 
 def _begin(job: JobKind, folder: Path, inputs: Path) -> int:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tflens.datasets.pipeline import observed_galaxies
 from tflens.datasets.records import load_dataset
 from tflens.galaxies import GalaxyModel
-from tflens.galaxies.evaluation import HIGH, LOW, Record, band_name, keep_records
+from tflens.galaxies.evaluation import HIGH, LOW, band_name
 from tflens.galaxies.metrics import ssim_map, window_means
+from tflens.measured import Record, keep_records
 from tflens.psf import PSF
 from tflens.run import commit
 

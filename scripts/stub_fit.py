@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,39 +28,56 @@ class StubFit:
 
     Args:
         seconds: how long a fit takes, in sleep: half of it between two files.
-        log: gets a line for every attempt: name, process, Ray's node.
-        dying: names of lenses whose processes die.
-        dying_once: the same, but only at the first attempt.
+        log: gets a line for every attempt: name, process, Ray's node, whether the lens was to share, threads.
+        dying: pairs of a lens and the signal that its processes die of.
+        dying_once: names of lenses whose processes are killed at the first attempt.
         failing: names of lenses that raise an error.
     """
 
     seconds: float = 0.0
     log: Path | None = None
-    dying: tuple[str, ...] = ()
+    dying: tuple[tuple[str, int], ...] = ()
     dying_once: tuple[str, ...] = ()
     failing: tuple[str, ...] = ()
 
     def __call__(self, threads: int | None) -> Callable[[Job], None]:
-        return self.fit
+        return partial(self.fit, threads=threads)
 
     def attempts(self) -> list[dict]:
         return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
 
-    def fit(self, job: Job) -> None:
+    def fit(self, job: Job, threads: int | None = None) -> None:
         name = job.folder.name.removeprefix(".").rsplit(".", 2)[0]
-        if self.log is not None:
-            earlier = [each["name"] for each in self.attempts()]
-            with self.log.open("a") as log:
-                log.write(json.dumps({"name": name, "process": os.getpid(), "node": _node()}) + "\n")
-            if name in self.dying or (name in self.dying_once and name not in earlier):
-                os.kill(os.getpid(), signal.SIGKILL)
+        first = self._is_first(name, job, threads)
+        self.begin(name, job)
+        if name in dict(self.dying):
+            os.kill(os.getpid(), dict(self.dying)[name])
+        if name in self.dying_once and first:
+            os.kill(os.getpid(), signal.SIGKILL)
         if name in self.failing:
             raise ZeroDivisionError("in the middle")
+        self.write(name, job)
+
+    def begin(self, name: str, job: Job) -> None:
+        """What a fit does before it can die."""
+
+    def write(self, name: str, job: Job) -> None:
+        """What a fit that has lived writes."""
         for file, content in {"posterior.nc": posterior(name), "summary.json": summary(name)}.items():
             write_atomically(job.folder / file, lambda path, content=content: path.write_bytes(content))
             time.sleep(self.seconds / 2)
         config = json.dumps(job.config.as_dict())
         write_atomically(job.folder / "config.json", lambda path: path.write_text(config))
+
+    def _is_first(self, name: str, job: Job, threads: int | None) -> bool:
+        """Whether this is the first attempt, as far as the log knows; it is logged."""
+        if self.log is None:
+            return True
+        earlier = [each["name"] for each in self.attempts()]
+        attempt = {"name": name, "process": os.getpid(), "node": _node()}
+        with self.log.open("a") as log:
+            log.write(json.dumps(attempt | {"shared": job.config.shared, "threads": threads}) + "\n")
+        return name not in earlier
 
 
 def posterior(name: str) -> bytes:

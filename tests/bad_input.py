@@ -62,8 +62,8 @@ def message_of(case: Case) -> str:
         warnings.simplefilter("ignore")
         folder = Path(place).resolve()
         message = _printed(case, folder) if isinstance(case.error, int) else _raised(case, folder)
-        for place in (folder, Path(__file__).resolve().parents[1]):  # the checkout, where shipped models are
-            message = message.replace(f"{place}/", "").replace(str(place), ".")
+        for known in (folder, ROOT):  # the checkout is where shipped models are
+            message = message.replace(f"{known}/", "").replace(str(known), ".")
     for word in case.words:
         assert word in message, f"{case.name}: {word!r} is not in: {message}"
     return message
@@ -131,6 +131,16 @@ def lens(folder: Path, header: dict | None = None, change: Callable | None = Non
 def read(**settings) -> Callable[[Path], Observation]:
     """Reads a good file but for the parts, header or change given."""
     return lambda folder: Observation.from_fits(lens(folder, **settings))
+
+
+def units(image: str, noise: str) -> Callable[[fits.HDUList], None]:
+    """Gives image and noise the unit of their pixels."""
+
+    def change(hdus: fits.HDUList) -> None:
+        for name, unit in (("SCI", image), ("ERR", noise)):
+            hdus[name].header["BUNIT"] = unit
+
+    return change
 
 
 def bytes_of(change: Callable[[bytes], bytes], suffix: str = "") -> Callable[[Path], Observation]:
@@ -329,23 +339,13 @@ bad(
 )
 bad(
     "noise in another unit: a variance",
-    read(
-        change=lambda hdus: (
-            hdus["SCI"].header.set("BUNIT", "electron/s"),
-            hdus["ERR"].header.set("BUNIT", "electron2/s2"),
-        )
-    ),
+    read(change=units("electron/s", "electron2/s2")),
     "lens.fits[ERR]: the noise must be 1 sigma in the unit of the image",
     "Convert it (a variance by its root)",
 )
 bad(
     "noise in another unit: counts beside counts/s",
-    read(
-        change=lambda hdus: (
-            hdus["SCI"].header.set("BUNIT", "ELECTRONS/S"),
-            hdus["ERR"].header.set("BUNIT", "ELECTRONS"),
-        )
-    ),
+    read(change=units("ELECTRONS/S", "ELECTRONS")),
     "lens.fits[ERR]: the noise must be 1 sigma in the unit of the image",
     "Convert it",
 )

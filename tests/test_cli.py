@@ -193,7 +193,7 @@ def test_a_folder_that_is_not_writable_is_refused(good, tmp_path, monkeypatch):
     def forbidden(dir):  # a mode of 0o500 would not stop root
         raise PermissionError(13, "Permission denied", str(dir))
 
-    monkeypatch.setattr("tflens.files.tempfile.TemporaryFile", forbidden)
+    monkeypatch.setattr("tflens.disk.tempfile.TemporaryFile", forbidden)
     refused(call("fit", good, "--out", tmp_path / "out"), tmp_path / "out", "writable", "Permission denied")
 
 

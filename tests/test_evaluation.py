@@ -14,12 +14,7 @@ from tflens.cli_evaluate import evaluate_app, g_table, l_table
 from tflens.datasets.pipeline import hst_psf
 from tflens.datasets.records import Dataset, Record, write_dataset
 from tflens.errors import ParameterError
-from tflens.galaxies.evaluation import (
-    EvaluationSettings,
-    evaluate_galaxy_model,
-    held_out_figures,
-    keep_records,
-)
+from tflens.galaxies.evaluation import EvaluationSettings, evaluate_galaxy_model, held_out_figures
 from tflens.galaxies.flow import InverseAutoregressiveFlow
 from tflens.galaxies.pictures import draw_evaluation
 from tflens.galaxies.real_stamps import (
@@ -32,6 +27,7 @@ from tflens.galaxies.real_stamps import (
 )
 from tflens.galaxies.source import GalaxyModel
 from tflens.galaxies.targets import ANCHORS, FIRST_TRY, NAMES, target_of, verdict
+from tflens.measured import keep_records
 
 # Keras 3 turns its variables into arrays, when it saves them, in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -156,7 +152,7 @@ class TestRecords:
     def test_a_file_of_something_else_is_not_overwritten(self, tmp_path):
         file = tmp_path / "notes.json"
         file.write_text('{"a": 1}')
-        with pytest.raises(ParameterError, match=r"notes\.json holds no list of records"):
+        with pytest.raises(ParameterError, match=r"notes\.json: must hold a list of records"):
             keep_records(file, [{"id": "G1", "variant": "a"}])
         assert file.read_text() == '{"a": 1}'
 

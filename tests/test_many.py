@@ -46,7 +46,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def stub(tmp_path):
-    return Stub(small_fit().folder, tmp_path / "log")
+    return Stub(log=tmp_path / "log", results=small_fit().folder)
 
 
 def lenses(folder: Path, names: str) -> Path:
@@ -189,7 +189,7 @@ class TestDeath:
 
     def test_of_one_worker_leaves_the_other_alone(self, stub, tmp_path):
         folder = lenses(tmp_path / "in", "abc")
-        mixed = dataclasses.replace(stub, dying=(("b", KILL),), seconds=(("a", 4.0),))
+        mixed = dataclasses.replace(stub, dying=(("b", KILL),), slow=(("a", 4.0),))
         outcomes = fit_all(folder, tmp_path / "out", mixed, processes=2, share=False)
         assert [each.status for each in outcomes] == ["fitted", "failed", "fitted"]
         assert sorted(attempted(stub)) == ["a", "b", "b", "c"]
@@ -205,7 +205,7 @@ class TestDeath:
 class TestInterrupt:
     def test_keeps_what_is_finished_and_leaves_no_process(self, stub, tmp_path):
         folder, out = lenses(tmp_path / "in", "abc"), tmp_path / "out"
-        slow = dataclasses.replace(stub, seconds=(("b", 300.0),))
+        slow = dataclasses.replace(stub, slow=(("b", 300.0),))
 
         def interrupt():
             while "b" not in attempted(stub):
@@ -222,11 +222,12 @@ class TestInterrupt:
 
     def test_a_killed_call_leaves_no_process_and_no_half_results(self, stub, tmp_path):
         folder, out = lenses(tmp_path / "in", "ab"), tmp_path / "out"
-        slow = dataclasses.replace(stub, seconds=(("b", 300.0),))
+        slow = dataclasses.replace(stub, slow=(("b", 300.0),))
         script = (
             "import pathlib, test_many\nfrom many_stub import Stub\n"
             f"test_many.fit_all(pathlib.Path({str(folder)!r}), pathlib.Path({str(out)!r}), "
-            f"Stub(pathlib.Path({str(slow.results)!r}), pathlib.Path({str(slow.log)!r}), seconds=(('b', 300.0),)))"
+            f"Stub(log=pathlib.Path({str(slow.log)!r}), results=pathlib.Path({str(slow.results)!r}), "
+            "slow=(('b', 300.0),)))"
         )
         call = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent)
         while "b" not in attempted(stub):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny_lens
+from sentence import SENTENCE
 
 from tflens._tfp import tfd
 from tflens.errors import ParameterError
@@ -15,20 +16,6 @@ from tflens.model_file import model_of, read_model, tables_of, write_model
 from tflens.parameters import ellipticity, normal, uniform
 from tflens.psf_error import PSFError
 from tflens.run import describe_model
-
-SENTENCE = """
-sky = false
-lens = [{ profile = "EPL", tolerance = 1e-4 }, { profile = "Shear" }]
-lens_light = [{ profile = "Sersic" }, { profile = "MultiGaussian", sigmas = [0.1, 0.4] }]
-source = { profile = "Sersic" }
-
-[priors]
-"lens.theta_E" = { log_normal = { median = 1.2, scale = 0.2 } }
-"lens.gamma" = 2.0
-"light1.e1,e2" = [0.05, 0.1]
-"light1.R_sersic" = { uniform = [0.1, 2.0] }
-"source.e1,e2" = "lens.e1,e2"
-"""
 
 
 def again(model: LensModel, tmp_path) -> LensModel:

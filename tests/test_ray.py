@@ -136,7 +136,7 @@ class TestDeathOfANode:
 class TestDeathOfALens:
     def test_is_bounded_and_others_go_on_and_are_kept(self, cluster, stub, tmp_path):
         first, second, third, _ = names(4)
-        bad = StubFit(log=stub.log, dying=(first,), failing=(second,), dying_once=(third,))
+        bad = StubFit(log=stub.log, dying=((first, signal.SIGKILL),), failing=(second,), dying_once=(third,))
         outcomes = fit_all(tmp_path, bad, 4, attempts=3)
         assert [each.status for each in outcomes] == ["failed", "failed", "fitted", "fitted"]
         assert "(attempt 3 of 3)" in outcomes[0].words

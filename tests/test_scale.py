@@ -109,7 +109,7 @@ def test_memory_is_flat_over_two_thousand_lenses(engine):
 
 
 class TestCosts:
-    FIT = costs.Fit(seconds=100.0, once=25.0, host=8.0)
+    FIT = costs.Fit(cores=2, seconds=100.0, once=25.0, host=8.0)
 
     def test_cores(self):
         # 75 s, and 1 s of what 25 lenses share, on 2 of 4 cores.

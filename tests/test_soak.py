@@ -14,8 +14,8 @@ from soak import differing  # noqa: E402
 from soak_disks import SIZES, NoDiskError, fill, refuse, small_disk  # noqa: E402
 from soak_jobs import JOBS, make_inputs  # noqa: E402
 
+from tflens.disk import locked, make_writable  # noqa: E402
 from tflens.errors import ParameterError, StorageError  # noqa: E402
-from tflens.files import locked, make_writable  # noqa: E402
 
 # Keras 3 turns its variables into arrays, when it saves them, in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -71,7 +71,6 @@ def assert_same(one: list[dict], two: list[dict]) -> None:
             assert a[name] == pytest.approx(b[name], rel=TOLERANCE), name
 
 
-@pytest.mark.slow
 def test_two_go_on_as_one_does(tmp_path):
     """From the checkpoint of one, also with a last batch that two cannot share evenly; the chief alone writes."""
     begun, _ = noisy_line(tmp_path / "two", 2)

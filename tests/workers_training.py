@@ -24,13 +24,13 @@ class NoisyLine(Trainable):
 
 
 def noisy_line(directory, epochs):
-    """History and weights."""
+    """History and weights. Batches come in an order that no seed of the process changes: all processes need the same."""
     points = np.random.default_rng(1).normal(size=(19, 2)).astype(np.float32)
     points[:, 1] += 2 * points[:, 0]
-    data = tf.data.Dataset.from_tensor_slices(points)
+    batches = lambda epoch: tf.data.Dataset.from_tensor_slices(np.roll(points, 3 * epoch, 0)).batch(8)  # noqa: E731
     model = NoisyLine()
     model.compile(optimizer=keras.optimizers.Adam(0.05, global_clipnorm=1.0))
-    history = train(model, lambda epoch: data.shuffle(19, seed=epoch).batch(8), data.batch(8), directory, epochs)
+    history = train(model, batches, batches(0), directory, epochs)
     return history, [float(tf.convert_to_tensor(model.slope))]
 
 

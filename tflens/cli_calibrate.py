@@ -105,9 +105,9 @@ def calibrate(
     with reporting(tensorflow=True) as messages:
         from tflens import calibrate as calibration
         from tflens.calibration_figure import calibration_figure
-        from tflens.galaxies.evaluation import keep_records
         from tflens.inference.calibration import figures, reasons
         from tflens.inference.gain import NAMES, gains
+        from tflens.measured import keep_records
 
         settings = calibration.SETTINGS | {"starts": starts, "draws": draws}
         settings |= {"chains": chains, "warmup": warmup, "rounds": rounds, "sampler": sampler.value}

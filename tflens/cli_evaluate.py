@@ -247,9 +247,10 @@ def _evaluate(
     output: "_Output",
 ) -> list[dict[str, Any]]:
     from tflens.datasets.records import load_dataset
-    from tflens.galaxies.evaluation import evaluate_galaxy_model, keep_records
+    from tflens.galaxies.evaluation import evaluate_galaxy_model
     from tflens.galaxies.pictures import draw_evaluation
     from tflens.galaxies.source import load_galaxy_model
+    from tflens.measured import keep_records
 
     train, test = load_dataset(data, "train"), load_dataset(data, "test")
     found = evaluate_galaxy_model(
@@ -275,10 +276,10 @@ def _evaluate(
 def _fit_real(model: Path, name: str, real: Path, seed: int, output: "_Output") -> list[dict[str, Any]]:
     import numpy as np
 
-    from tflens.galaxies.evaluation import keep_records
     from tflens.galaxies.pictures import real_stamps_figure
     from tflens.galaxies.real_stamps import fit_real_stamps, load_real_stamps
     from tflens.galaxies.source import load_galaxy_model
+    from tflens.measured import keep_records
 
     stamps = load_real_stamps(real)
     fits = fit_real_stamps(

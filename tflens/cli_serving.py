@@ -188,6 +188,7 @@ def export_fit(
             chains=chains,
             warmup=warmup,
             draws=draws,
+            rounds=1,  # a program of fixed length
             supersampling=supersampling,
         )
         grid, observation = _grid(messages, like, shape, pixel_scale, "`fit`")

@@ -13,8 +13,9 @@ import numpy as np
 
 from tflens import fits_io
 from tflens.errors import ObservationError, ParameterError
-from tflens.files import is_file, is_there, parse_json
+from tflens.files import is_file, is_there
 from tflens.observation import Observation
+from tflens.parsing import parse_json
 
 FORMAT, FORMAT_VERSION = "tflens.fit", 1
 SOURCES = ("neural", "sersic")

@@ -17,15 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tflens.catalogue import Entry
 from tflens.config import Input, RunConfig
+from tflens.disk import locked, make_writable, storage_cause, telling_of_full_disks
 from tflens.errors import ParameterError, StorageError, TflensError
-from tflens.files import (
-    locked,
-    make_writable,
-    remove_leftovers,
-    storage_cause,
-    telling_of_full_disks,
-    write_atomically,
-)
+from tflens.files import remove_leftovers, write_atomically
 from tflens.outcomes import PARQUET, SUMMARY, Outcome, Outcomes, read_summary, row_of
 from tflens.run import Job, execute, make_fitter, prepare
 from tflens.workers import ATTEMPTS, MEMORY, Death, run_in_workers, start_tensorflow, threads_each

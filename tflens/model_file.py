@@ -10,12 +10,12 @@ import tomlkit
 
 from tflens import light, mass
 from tflens.errors import ParameterError
-from tflens.files import parse_toml
 from tflens.galaxies import NeuralSource
 from tflens.light import LightProfile
 from tflens.mass import MassProfile
 from tflens.model import LensModel
 from tflens.parameters import PRIORS, NamedPrior
+from tflens.parsing import parse_toml
 from tflens.profile import Profile
 from tflens.psf_error import PSFError
 

@@ -147,8 +147,7 @@ class Observation:
         Raises:
             ObservationError: the file is missing, damaged or not FITS; an extension is missing, ambiguous or not an
                 image; image and noise have different units; the scale is missing; or anything that the constructor
-                refuses. Every message names the file,
-                the extension, the rule and the value.
+                refuses. Every message names the file, the extension, the rule and the value.
 
         Example:
             >>> import tempfile

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from tflens.errors import ParameterError
-from tflens.files import parse_json, write_atomically
+from tflens.files import write_atomically
+from tflens.parsing import parse_json
 
 SUMMARY = "summary.csv"
 """The table of all lenses, in the folder of the results."""
@@ -165,8 +166,10 @@ def row_of(outcome: Outcome) -> dict[str, Any]:
 
 
 def require_pyarrow() -> None:
-    """Raises:
-    ParameterError: pyarrow is not installed.
+    """Makes sure that pyarrow is there, which writes Parquet.
+
+    Raises:
+        ParameterError: it is not installed.
     """
     try:
         import pyarrow.parquet  # noqa: F401

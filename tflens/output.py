@@ -12,8 +12,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from tflens import __version__
+from tflens.disk import make_writable, storage_cause
 from tflens.errors import ParameterError, StorageError
-from tflens.files import make_writable, remove_leftovers, storage_cause, write_atomically
+from tflens.files import remove_leftovers, write_atomically
 from tflens.grid import PixelGrid
 from tflens.plain import plain
 

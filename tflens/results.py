@@ -11,7 +11,7 @@ from astropy.io.fits.verify import VerifyError
 from astropy.wcs import WCS, FITSFixedWarning
 
 from tflens.errors import ParameterError
-from tflens.files import parse_json
+from tflens.parsing import parse_json
 
 if TYPE_CHECKING:
     from tflens.critical import Curves

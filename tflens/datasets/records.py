@@ -25,15 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tflens.disk import locked, make_writable, telling_of_full_disks
 from tflens.errors import ParameterError
-from tflens.files import (
-    locked,
-    make_writable,
-    parse_json,
-    remove_leftovers,
-    telling_of_full_disks,
-    write_atomically,
-)
+from tflens.files import remove_leftovers, write_atomically
+from tflens.parsing import parse_json
 
 if TYPE_CHECKING:
     import tensorflow as tf

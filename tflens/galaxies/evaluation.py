@@ -4,7 +4,6 @@ Every figure stands beside its null (what a perfect model would reach, as two ha
 show), an anchor from elsewhere, and two aims, "reach" and "beat".
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 from tflens.datasets.pipeline import hst_psf, observed_galaxies
 from tflens.datasets.records import Dataset
 from tflens.errors import ParameterError
-from tflens.files import write_atomically
 from tflens.galaxies.candidates import FlowPrior, GaussianPrior, Prior, fit_candidates
 from tflens.galaxies.latent_metrics import c2st, importance_weighted_bounds, mean_and_error, sliced_wasserstein
 from tflens.galaxies.metrics import (
@@ -36,11 +34,11 @@ from tflens.galaxies.posterior import Draw, FlowPosterior, GaussianPosterior, Po
 from tflens.galaxies.reconstruct import fit_latents
 from tflens.galaxies.source import GalaxyModel
 from tflens.galaxies.targets import Band, anchor_of, target_of, verdict
+from tflens.measured import Record
 from tflens.psf import PSF
 
 Images = NDArray[np.float32]
 Array = NDArray[np.floating]
-Record = dict[str, Any]
 Report = Callable[[str], None]
 
 LOW: Band = (15.0, 50.0)
@@ -244,26 +242,6 @@ def held_out_figures(
         "flow_nll": -float(work.flow(galaxies).log_prob(draw.z, galaxies.condition).mean()),
         "standard_normal_nll": -float(normal.log_prob(draw.z).mean()),
     }
-
-
-def keep_records(path: str | Path, records: Sequence[Record]) -> None:
-    """Writes records to a JSON file, in place of those of the same ids and variants; all others in it stay.
-
-    Raises:
-        ParameterError: the file exists and does not hold a list of records.
-    """
-    path = Path(path)
-    kept = []
-    if path.exists():
-        try:
-            kept = json.loads(path.read_text())
-            replaced = {(record["id"], record["variant"]) for record in records}
-            kept = [record for record in kept if (record["id"], record["variant"]) not in replaced]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ParameterError(f"{path} holds no list of records: {type(error).__name__}: {error}") from None
-    text = json.dumps([*kept, *records], indent=2) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda file: file.write_text(text))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tflens.datasets.mnist import distorted
 from tflens.datasets.pipeline import hst_psf, noisy_galaxies, observed_galaxies
 from tflens.datasets.records import Dataset
 from tflens.errors import ParameterError
-from tflens.files import parse_toml, write_atomically
+from tflens.files import write_atomically
 from tflens.galaxies.condition import Condition
 from tflens.galaxies.encoder import Encoder
 from tflens.galaxies.flow import Flow
@@ -27,6 +27,7 @@ from tflens.galaxies.source import GalaxyModel
 from tflens.galaxies.training import Record, Report, Trainable, seconds_of_training, train
 from tflens.galaxies.vae import GalaxyVAE, PosteriorOf, posterior_draws
 from tflens.galaxies.watching import TrainingWatcher, is_due
+from tflens.parsing import parse_toml
 
 Config = dict[str, Any]
 Splits = Mapping[str, Dataset]

@@ -14,13 +14,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tflens.disk import locked, make_writable, telling_of_full_disks
 from tflens.errors import ParameterError
-from tflens.files import locked, make_writable, remove_leftovers, telling_of_full_disks, write_atomically
+from tflens.files import remove_leftovers, write_atomically
 
 Record = dict[str, float]
 Report = Callable[[Record], None]
 Batch = Any
 Sums = tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
+
+_BEST, _HISTORY = "best.weights.h5", "history.json"
 
 
 class Trainable(keras.Model):
@@ -134,89 +137,58 @@ def train(
     """
     directory, strategy = Path(directory), tf.distribute.get_strategy()
     with _writing(strategy, directory) as own:
-        return _train(
-            model,
-            train_data,
-            validation_data,
-            directory,
-            own,
-            strategy,
-            epochs,
-            patience,
-            report,
-            xla,
-            steps_per_call,
-            around_call,
-        )
+        best_weights = directory / _BEST
+        model.optimizer.build(model.trainable_variables)
+        epoch, best, waited = (tf.Variable(value) for value in (0, float("inf"), 0))
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=epoch, best=best, waited=waited)
+        manager = tf.train.CheckpointManager(checkpoint, str(own / "checkpoint"), max_to_keep=1)
+        history: list[Record] = []
+        if latest := tf.train.latest_checkpoint(str(directory / "checkpoint")):
+            checkpoint.restore(latest).assert_consumed()
+            history = json.loads((directory / _HISTORY).read_text())[: int(epoch.numpy())]
+        _meet(strategy)  # all have read before the first one writes
 
-
-def _train(
-    model: Trainable,
-    train_data: Callable[[int], tf.data.Dataset],
-    validation_data: tf.data.Dataset,
-    directory: Path,
-    own: Path,
-    strategy: tf.distribute.Strategy,
-    epochs: int,
-    patience: int,
-    report: Report,
-    xla: bool,
-    steps_per_call: int,
-    around_call: Callable[[int], AbstractContextManager],
-) -> list[Record]:
-    """`train`, with a directory to read from and one's own to write to: the same but for workers of another's run."""
-    best_weights = directory / _BEST
-    model.optimizer.build(model.trainable_variables)
-    epoch, best, waited = (tf.Variable(value) for value in (0, float("inf"), 0))
-    checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer, epoch=epoch, best=best, waited=waited)
-    manager = tf.train.CheckpointManager(checkpoint, str(own / "checkpoint"), max_to_keep=1)
-    history: list[Record] = []
-    if latest := tf.train.latest_checkpoint(str(directory / "checkpoint")):
-        checkpoint.restore(latest).assert_consumed()
-        history = json.loads((directory / _HISTORY).read_text())[: int(epoch.numpy())]
-    _meet(strategy)  # all have read before the first one writes
-
-    train_loop = _compiled(model.train_step, strategy, xla)
-    test_loop = _compiled(model.test_step, strategy, xla)
-    while int(epoch.numpy()) < epochs and int(waited.numpy()) < patience:
-        start = time.perf_counter()
-        data = train_data(int(epoch.numpy()))
-        trained, data_wait = _run(train_loop, data, strategy, steps_per_call, around_call, int(epoch.numpy()))
-        validated, _ = _run(test_loop, validation_data, strategy, steps_per_call)
-        record = {
-            "epoch": int(epoch.numpy()) + 1,
-            **trained,
-            **{f"validation_{name}": value for name, value in validated.items()},
-            "learning_rate": float(tf.convert_to_tensor(model.optimizer.learning_rate)),
-            "data_wait": data_wait,
-            "seconds": time.perf_counter() - start,
-        }
-        if not np.isfinite(record["validation_loss"]):
-            raise ParameterError(
-                f"train: the validation loss must be finite, got {record['validation_loss']} after epoch "
-                f"{record['epoch']}; lower the learning rate (the checkpoint of the epoch before is in {directory})"
-            )
-        if record["validation_loss"] < float(best.numpy()):
-            best.assign(record["validation_loss"])
-            waited.assign(0)
-            write_atomically(own / _BEST, model.save_weights)
-        else:
-            waited.assign_add(1)
-        epoch.assign_add(1)
-        history.append(record)
-        write_atomically(own / _HISTORY, lambda path: path.write_text(json.dumps(history)))
-        manager.save()
-        report(record)
-    _meet(strategy)  # what the last epoch wrote is there
-    if best_weights.exists():
-        model.load_weights(best_weights)
-    return history
+        train_loop = _compiled(model.train_step, strategy, xla)
+        test_loop = _compiled(model.test_step, strategy, xla)
+        while int(epoch.numpy()) < epochs and int(waited.numpy()) < patience:
+            start = time.perf_counter()
+            data = train_data(int(epoch.numpy()))
+            trained, data_wait = _run(train_loop, data, strategy, steps_per_call, around_call, int(epoch.numpy()))
+            validated, _ = _run(test_loop, validation_data, strategy, steps_per_call)
+            record = {
+                "epoch": int(epoch.numpy()) + 1,
+                **trained,
+                **{f"validation_{name}": value for name, value in validated.items()},
+                "learning_rate": float(tf.convert_to_tensor(model.optimizer.learning_rate)),
+                "data_wait": data_wait,
+                "seconds": time.perf_counter() - start,
+            }
+            if not np.isfinite(record["validation_loss"]):
+                raise ParameterError(
+                    f"train: the validation loss must be finite, got {record['validation_loss']} after epoch "
+                    f"{record['epoch']}; lower the learning rate (the checkpoint of the epoch before is in {directory})"
+                )
+            if record["validation_loss"] < float(best.numpy()):
+                best.assign(record["validation_loss"])
+                waited.assign(0)
+                write_atomically(own / _BEST, model.save_weights)
+            else:
+                waited.assign_add(1)
+            epoch.assign_add(1)
+            history.append(record)
+            write_atomically(own / _HISTORY, lambda path: path.write_text(json.dumps(history)))
+            manager.save()
+            report(record)
+        _meet(strategy)  # what the last epoch wrote is there
+        if best_weights.exists():
+            model.load_weights(best_weights)
+        return history
 
 
 @contextmanager
 def _writing(strategy: tf.distribute.Strategy, directory: Path) -> Iterator[Path]:
-    """Where this process may write: the directory, which is then its alone; for workers beside the chief, one of their
-    own, which goes at the end: what they write is what the chief writes."""
+    """Where this process may write: the directory, which is then its alone; for workers beside the chief, another one,
+    which goes at the end: what they write is what the chief writes."""
     if not is_chief(strategy):
         with tempfile.TemporaryDirectory() as other:
             yield Path(other)
@@ -288,9 +260,6 @@ def _meet(strategy: tf.distribute.Strategy) -> None:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones(())), axis=None)
 
     count()
-
-
-_BEST, _HISTORY = "best.weights.h5", "history.json"
 
 
 def seconds_of_training(directory: str | Path) -> float:

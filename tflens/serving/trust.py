@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tensorflow.core.framework.function_pb2 import FunctionDefLibrary
 from tensorflow.core.framework.types_pb2 import DT_STRING
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework import op_def_registry
 
 from tflens.errors import SavedModelError
-from tflens.files import parse_json
+from tflens.parsing import parse_json
 
 DESCRIPTION = "signatures.json"
 
@@ -81,8 +82,10 @@ def _operations(folder: Path) -> Iterator[str]:
         raise SavedModelError(f"{folder} cannot be loaded as a SavedModel: {error}") from None
     if not graph.HasField("object_graph_def"):
         raise _refusal(folder, "it is of TensorFlow 1")
-    library = {function.signature.name: function for function in graph.graph_def.library.function}
-    gradients = {each.function_name: each.gradient_func for each in graph.graph_def.library.gradient}
+    parts = {field.name: value for field, value in graph.graph_def.ListFields()}
+    held = parts.get("library", FunctionDefLibrary())
+    library = {function.signature.name: function for function in held.function}
+    gradients = {each.function_name: each.gradient_func for each in held.gradient}
     # TensorFlow 2 reads the variables by their object graph. The functions of its saver, which do touch files, are in
     # the library as well, but neither loaded nor called: only what the object graph names is.
     waiting, seen = list(graph.object_graph_def.concrete_functions), set()
