@@ -50,10 +50,13 @@ def demo(records: list[dict]) -> str:
 
 
 def _source(records: list[dict]) -> str:
-    commits = ", ".join(sorted({str(r["commit"])[:9] for r in records}))
     seeds = ", ".join(sorted({str(r["seed"]) for r in records if r["seed"] is not None}))
     seeded = f" seed {seeds}," if seeds else ""
-    return f"From `{records[0]['command']}`,{seeded} commit {commits}."
+    commits: dict[str, set[str]] = {}
+    for r in records:
+        commits.setdefault(r["command"], set()).add(str(r["commit"])[:9])
+    made = (f"`{command}`,{seeded} commit {', '.join(sorted(at))}" for command, at in commits.items())
+    return f"From {'; '.join(made)}."
 
 
 def bench(records: list[dict]) -> str:

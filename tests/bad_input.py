@@ -562,8 +562,7 @@ bad(
 bad(
     "a folder that is not there",
     lambda folder: observation()(folder).to_fits(folder / "no/lens.fits"),
-    "no/lens.fits: the file cannot be written",
-    "Check that the directory exists",
+    "no/lens.fits: the file cannot be written (No such file or directory). Check that the directory exists",
 )
 bad(
     "metadata that no header can hold",
@@ -1602,7 +1601,8 @@ def _damaged_kept(folder: Path) -> None:
 
 def many_settings() -> dict:
     """The defaults of `tflens fit-many`."""
-    return {"seed": 0, "starts": 48, "chains": 8, "warmup": 120, "draws": 300, "sampler": "hmc", "start": "broad"}
+    search = {"seed": 0, "starts": 48, "start": "broad"}
+    return search | {"chains": 8, "warmup": 120, "draws": 300, "rounds": 3, "sampler": "hmc"}
 
 
 def _damaged_run(folder: Path) -> None:
@@ -1684,7 +1684,7 @@ bad(
 bad(
     "fit-many: a kept result that is damaged",
     after(_damaged_kept, "fit-many", "HERE/lenses.csv", "-o", "HERE/many"),
-    "many/out",
+    "many/out/summary.json: cannot be read as the summary of a fit",
 )
 bad(
     "report: half a posterior",

@@ -137,13 +137,13 @@ class TestFitMany:
 
     def test_fits_of_other_settings_or_input_are_not_taken_for_these(self, files, stub, tmp_path):
         fit_all(files, tmp_path / "out", stub)
-        with pytest.raises(ParameterError, match="holds a fit of another seed"):
+        with pytest.raises(ParameterError, match="holds a fit with a different seed"):
             fit_all(files, tmp_path / "out", stub, {"seed": 99})
         (files / "a.fits").write_bytes((files / "a.fits").read_bytes() + b"\0" * 2880)
         tables = {"source": {"profile": "Sersic"}}
-        with pytest.raises(ParameterError, match="holds a fit of another model"):
+        with pytest.raises(ParameterError, match="holds a fit with a different model"):
             fit_all(files, tmp_path / "out", stub, tables=tables)
-        with pytest.raises(ParameterError, match="holds a fit of another input"):
+        with pytest.raises(ParameterError, match="holds a fit with a different input"):
             fit_all(files, tmp_path / "out", stub)
 
     def test_observation_error_is_one_of_ours(self):

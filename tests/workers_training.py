@@ -24,7 +24,7 @@ class NoisyLine(Trainable):
 
 
 def noisy_line(directory, epochs):
-    """History and weights. Batches come in an order that no seed of the process changes: all processes need the same."""
+    """History and weights. No seed of the process changes the order of the batches: all processes need the same."""
     points = np.random.default_rng(1).normal(size=(19, 2)).astype(np.float32)
     points[:, 1] += 2 * points[:, 0]
     batches = lambda epoch: tf.data.Dataset.from_tensor_slices(np.roll(points, 3 * epoch, 0)).batch(8)  # noqa: E731

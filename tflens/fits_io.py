@@ -260,8 +260,9 @@ def write_fits(hdus: fits.HDUList, path: Path, *, overwrite: bool) -> None:
             warnings.simplefilter("ignore", VerifyWarning)  # a keyword of more than 8 letters becomes a HIERARCH card
             write_atomically(path, lambda temporary: hdus.writeto(temporary, overwrite=True))
     except (OSError, VerifyError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or _one_line(error)
         raise ObservationError(
-            f"{path}: the file cannot be written ({_one_line(error)}). Check that the directory exists and is writable."
+            f"{path}: the file cannot be written ({cause}). Check that the directory exists and is writable."
         ) from error
 
 

@@ -321,7 +321,7 @@ def _kept(place: Path, config: RunConfig) -> Outcome | None:
         differing.append("input")
     if differing:
         raise ParameterError(
-            f"{place}: holds a fit of another {', '.join(differing)}. Choose another output folder, or remove it."
+            f"{place}: holds a fit with a different {', '.join(differing)}. Choose another output folder, or remove it."
         )
     return Outcome(place.name, "kept", *_results(place))
 
