@@ -25,17 +25,36 @@ OF_SMALL_FIT := $(shell grep -l small_fit tests/test_*.py)
 OTHERS := $(filter-out $(OF_SMALL_FIT),$(wildcard tests/test_*.py))
 of = $(filter $(addprefix tests/test_,$(addsuffix %,$(1))),$(OTHERS))
 
+define suite
+	$(1) $(PYTEST) $(2) $(OF_SMALL_FIT)
+	$(1) $(PYTEST) $(2) $(call of,a b c d)
+	$(1) $(PYTEST) $(2) $(call of,e f g h i j k)
+	$(1) $(PYTEST) $(2) $(call of,l m n o)
+	$(1) $(PYTEST) $(2) $(call of,p q r)
+	$(1) $(PYTEST) $(2) $(call of,s t u v w x y z)
+	$(1) $(PYTEST) $(2) tflens
+endef
+
 test: $(READY)
-	$(BIN)/python $(PYTEST) $(OF_SMALL_FIT)
-	$(BIN)/python $(PYTEST) $(call of,a b c d)
-	$(BIN)/python $(PYTEST) $(call of,e f g h i j k)
-	$(BIN)/python $(PYTEST) $(call of,l m n o)
-	$(BIN)/python $(PYTEST) $(call of,p q r)
-	$(BIN)/python $(PYTEST) $(call of,s t u v w x y z)
-	$(BIN)/python $(PYTEST) tflens
+	$(call suite,$(BIN)/python)
 
 test-slow: $(READY)
 	$(BIN)/python $(PYTEST) -m slow
+
+# The same tests with the oldest versions that pyproject.toml allows, the newest that there are, and TFP of last night, in
+# environments of their own; TESTS="tests/test_hmc.py" for some of them. Old packages warn about new ones: not our errors.
+ENVS := .envs
+.PHONY: test-oldest test-newest test-nightly
+test-oldest test-newest test-nightly: test-%: $(ENVS)/%/.ready
+	$(if $(TESTS),$(ENVS)/$*/bin/python $(PYTEST) -o filterwarnings=default $(TESTS),$(call suite,$(ENVS)/$*/bin/python,-o filterwarnings=default))
+
+UV = $(@D)/bin/python -m uv pip install --quiet --python $(@D)/bin/python
+$(ENVS)/%/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) --resolution $(if $(filter oldest,$*),lowest-direct,highest) --editable '.[dev]'
+	$(if $(filter nightly,$*),$(@D)/bin/python -m uv pip uninstall --quiet --python $(@D)/bin/python tensorflow-probability && $(UV) tfp-nightly)
+	touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -64,7 +83,7 @@ wheel: $(READY)
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) dist build demo_output
+	rm -rf $(VENV) $(ENVS) dist build demo_output
 
 # Damaged files into the readers, FUZZ_RUNS of them in all, guided by the code that they reach; FUZZ="--only fits" for one.
 FUZZ_RUNS := 1000000
@@ -90,4 +109,10 @@ scale: $(READY)
 # Jobs that are killed at random moments, and disks that fill up; SOAK="--kills 2" for a short form.
 soak: $(READY)
 	$(BIN)/python scripts/soak.py $(SOAK)
+	$(BIN)/python scripts/update_tables.py
+
+# Precision, long chains, a thousand fits in one process; NUMERICS="--only fits --fits 30" for a short form.
+.PHONY: numerics
+numerics: $(READY)
+	$(BIN)/python scripts/numerics.py $(NUMERICS)
 	$(BIN)/python scripts/update_tables.py

@@ -453,6 +453,54 @@ def soak(records: list[dict]) -> str:
     return "\n".join([*rows, "", _source(records)])
 
 
+def precision(records: list[dict]) -> str:
+    """Posteriors of float32 beside those of float64."""
+    chosen = [r for r in records if r["id"] == "precision"]
+    rows = [
+        "| | difference of the means, in its Monte Carlo error | in posterior sigma | sigma, float32 / float64 |",
+        "|---" * 4 + "|",
+    ]
+    rows += [f"| {r['variant']} | {r['value']:+.1f} | {r['sigma']:+.3f} | {r['widths']:.3f} |" for r in chosen]
+    return "\n".join([*rows, "", _source(chosen)])
+
+
+def long_chain(records: list[dict]) -> str:
+    """First and second halves of long chains."""
+    chosen = [r for r in records if r["id"] == "drift"]
+    (value,) = [r for r in records if r["id"] == "drift of the value"]
+    farthest = max(chosen, key=lambda r: abs(r["value"]))
+    widths = [r["widths"] for r in chosen]
+    rows = [
+        "| | |",
+        "|---|---|",
+        f"| draws of each chain | {value['n']:,} |",
+        f"| coordinates, and the log posterior | {len(chosen)} |",
+        f"| largest difference of the halves' means, in its Monte Carlo error | {farthest['value']:+.1f} "
+        f"({farthest['variant']}) |",
+        f"| the same in posterior sigma | {farthest['sigma']:+.3f} |",
+        f"| sigma of the first half / of the second | {min(widths):.3f} to {max(widths):.3f} |",
+        f"| largest difference of a log posterior that the chain kept and one computed anew | {value['value']:.2g} |",
+    ]
+    return "\n".join([*rows, "", _source(chosen)])
+
+
+def many_fits(records: list[dict]) -> str:
+    """Memory and traces of many fits in one process."""
+    memory, graphs = (next(r for r in records if r["variant"] == name) for name in ("memory", "graphs traced"))
+    rows = [
+        "| | |",
+        "|---|---|",
+        f"| fits in one process | {memory['n']:,} |",
+        f"| seconds a fit, after the first ones | {graphs['seconds_a_fit']:.2f} |",
+        f"| memory after {memory['warm']} fits, MB | {memory['first']:.0f} |",
+        f"| its growth until the last, MB | {memory['value']:+.0f} |",
+        f"| straight line through it, MB a fit | {memory['slope']:+.3f} |",
+        f"| graphs traced by the first {memory['warm']} fits | {graphs['first']} |",
+        f"| by all others | {graphs['value']} |",
+    ]
+    return "\n".join([*rows, "", _source([memory])])
+
+
 def _target(record: dict) -> Target | None:
     if record["reach"] is None:
         return None
@@ -487,6 +535,9 @@ TABLES = {
     "scale_memory": (("docs/scale.md",), "scale", scale_memory),
     "costs": (("docs/scale.md",), "costs", costs),
     "soak": (("docs/soak.md",), "soak", soak),
+    "precision": (("docs/numerics.md",), "numerics", precision),
+    "long_chain": (("docs/numerics.md",), "numerics", long_chain),
+    "many_fits": (("docs/numerics.md",), "numerics", many_fits),
 }
 
 

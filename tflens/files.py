@@ -30,9 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        move_whole(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,7 +55,41 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
         write(written)
         if path.exists():
             path.rename(Path(place) / "old")
-        written.rename(path)
+        move_whole(written, path)
+
+
+def move_whole(source: Path, target: Path) -> None:
+    """Renames a file or a folder, in the same folder, so that not even a loss of power leaves the name of a half one.
+
+    What it holds is on the disk before it gets the name, and the name is before this returns.
+
+    Raises:
+        OSError: it cannot be renamed, for example since `target` is a folder with content.
+
+    Example:
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> source = Path(folder.name) / "in work"
+        >>> source.touch()
+        >>> move_whole(source, Path(folder.name) / "done")
+        >>> [file.name for file in Path(folder.name).iterdir()]
+        ['done']
+        >>> folder.cleanup()
+    """
+    for each in (*source.rglob("*"), source):
+        _flush(each)
+    source.replace(target)
+    _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    """Waits until the disk has a file, or which names a folder holds."""
+    if os.name != "posix" and path.is_dir():  # pragma: no cover - folders cannot be opened there
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ from tflens.catalogue import Entry
 from tflens.config import Input, RunConfig
 from tflens.disk import locked, make_writable, storage_cause, telling_of_full_disks
 from tflens.errors import ParameterError, StorageError, TflensError
-from tflens.files import remove_leftovers, write_atomically
+from tflens.files import move_whole, remove_leftovers, write_atomically
 from tflens.outcomes import PARQUET, SUMMARY, Outcome, Outcomes, read_summary, row_of
 from tflens.run import Job, execute, make_fitter, prepare
 from tflens.workers import ATTEMPTS, MEMORY, Death, run_in_workers, start_tensorflow, threads_each
@@ -228,7 +228,7 @@ def _in_work(folder: Path, name: str) -> Path:
 def _put(work: Path, place: Path) -> None:
     """Makes a complete folder that of the lens, unless another worker was faster: then there is a complete one."""
     try:
-        work.rename(place)
+        move_whole(work, place)
     except OSError:
         if not place.exists():
             raise

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from tflens._version import __version__
 from tflens.errors import ParameterError
+from tflens.files import write_folder
 from tflens.serving.signature import Argument, Signature
 from tflens.serving.trust import DESCRIPTION, digests
 from tflens.serving.warmup import WARM_UP, write_warm_up
@@ -57,13 +57,7 @@ def write_saved_model(
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # No number, so no version to a server that looks.
-        with tempfile.TemporaryDirectory(prefix=f".{version}-", dir=target.parent) as place:
-            written = Path(place) / "new"
-            _write(written, name, signatures, {"version": version, **about})
-            if target.exists():
-                target.rename(Path(place) / "old")
-            written.rename(target)
+        write_folder(target, lambda folder: _write(folder, name, signatures, {"version": version, **about}))
     except OSError as error:
         raise ParameterError(f"{target}: cannot be written: {error.strerror or error}. Choose another place.") from None
     return target

@@ -1,0 +1,195 @@
+"""Whether numbers can be trusted: precision, long chains, and many fits in one process.
+
+python scripts/numerics.py                          # all of it; writes docs/results/numerics.json
+python scripts/numerics.py --only fits --fits 30    # a part, shortened: nothing is written
+"""
+
+import argparse
+import os
+import resource
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tflens.config import Input, RunConfig
+from tflens.grid import PixelGrid
+from tflens.measured import Record, keep_records
+from tflens.quiet import import_tensorflow_quietly
+from tflens.run import build_model, commit
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs/results/numerics.json"
+WARM = 30
+"""Fits after which every program that lenses of one shape share should have been met."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=list(PARTS), help="default: all")
+    parser.add_argument("--fits", type=int, help="in one process (default: 1000); with it nothing is written")
+    parser.add_argument("--draws", type=int, help="of each long chain (default: 20000); with it nothing is written")
+    options = parser.parse_args()
+    import_tensorflow_quietly()
+    shortened = options.fits is not None or options.draws is not None
+    effort = {"fits": options.fits or 1000, "chain": options.draws or 20_000, "precision": None}
+    for name in options.only:
+        records = PARTS[name](effort[name])
+        for record in records:
+            print(record, flush=True)
+        if not shortened:
+            about = {"command": f"python scripts/numerics.py --only {name}", "commit": commit()}
+            keep_records(RESULTS, [record | about for record in records])
+    sys.exit(0)
+
+
+def precision(_: None) -> list[Record]:
+    """The demo, with its neural source, in float32 and in float64, from one seed."""
+    from tflens.inference.pipeline import Fitter
+    from tflens.inference.settings import FitSettings
+    from tflens.model_file import model_of, tables_of
+
+    config = RunConfig(input=Input(file=str(ROOT / "examples/demo/lens.fits")))
+    observation = config.input.read()
+    tables = tables_of(build_model(observation, config))
+    posteriors = {}
+    for dtype in ("float32", "float64"):
+        began = time.monotonic()
+        fit = Fitter(model_of(tables | {"dtype": dtype}), FitSettings()).fit(observation)
+        posteriors[dtype] = fit.posterior.data.posterior
+        figures = fit.posterior.diagnostics
+        print(
+            f"{dtype}: {time.monotonic() - began:.0f} s, R-hat {figures['max_r_hat']:.3f}, "
+            f"smallest ESS {figures['min_ess']:.0f}, chi^2 {fit.best.chi2:.4f}",
+            flush=True,
+        )
+    single, double = (posteriors[dtype] for dtype in ("float32", "float64"))
+    names = [name for name in single.data_vars if name != "u"]
+    return [
+        {"id": "precision", "seed": 0, **agreement(name, single[name].to_numpy(), double[name].to_numpy())}
+        for name in names
+    ]
+
+
+def agreement(name: str, a: np.ndarray, b: np.ndarray) -> Record:
+    """Difference of the means of two sets of chains, in its Monte Carlo error, and the ratio of their widths."""
+    from tflens.inference.convergence import az
+
+    error = np.hypot(float(az.mcse(a.astype(float))), float(az.mcse(b.astype(float))))
+    return {
+        "variant": name,
+        "value": float((a.mean(dtype=float) - b.mean(dtype=float)) / error),
+        "sigma": float((a.mean(dtype=float) - b.mean(dtype=float)) / b.std(dtype=float)),
+        "widths": float(a.std(dtype=float) / b.std(dtype=float)),
+    }
+
+
+def small_lens(seed: int) -> Any:
+    """A mock with a Sersic source, drawn from its prior, on few pixels."""
+    from tflens.inference.mock_lenses import lens_model
+    from tflens.inference.mocks import Survey
+    from tflens.light import Sersic
+
+    y, x = np.mgrid[-2:3, -2:3]
+    psf = np.exp(-(x**2 + y**2) / 2)
+    survey = Survey(PixelGrid((30, 34), 0.16), psf / psf.sum(), peak_snr=(20.0, 40.0), lens_flux=(0.3, 0.5))
+    return survey.draw(lens_model(Sersic()), seed=[seed], name=f"lens {seed}").observation
+
+
+def chain(draws: int) -> list[Record]:
+    """Chains of float32 a hundred times as long as those of a fit: halves, and log posteriors computed anew."""
+    import tensorflow as tf
+
+    from tflens.inference.mock_lenses import lens_model
+    from tflens.inference.pipeline import Fitter
+    from tflens.inference.settings import FitSettings
+    from tflens.light import Sersic
+
+    began = time.monotonic()
+    fit = Fitter(lens_model(Sersic()), replace(FitSettings(), draws=draws, rounds=1)).fit(small_lens(1))
+    data = fit.posterior.data
+    u, kept = data.posterior["u"].to_numpy(), data.sample_stats["lp"].to_numpy()
+    print(f"{u.shape[0]} chains of {u.shape[1]}, {time.monotonic() - began:.0f} s", flush=True)
+    half = draws // 2
+    names = [f"u{i}" for i in range(u.shape[-1])] + ["log posterior"]
+    values = [*np.moveaxis(u, -1, 0), kept]
+    halves = [agreement(name, value[:, :half], value[:, half:]) for name, value in zip(names, values, strict=True)]
+    last = u[:, -50:].reshape(-1, u.shape[-1])
+    anew = fit.target.value_and_gradient(tf.constant(last, fit.model.dtype))[0].numpy()
+    error = float(np.abs(anew - kept[:, -50:].reshape(-1)).max())
+    return [
+        *({"id": "drift", "seed": 0, "n": draws, **each} for each in halves),
+        {"id": "drift of the value", "variant": "log posterior", "seed": 0, "n": draws, "value": error},
+    ]
+
+
+def fits(count: int) -> list[Record]:
+    """Lenses of one shape, one after another, by one `Fitter`: what is traced, and memory."""
+    from tensorflow.python.framework.func_graph import FuncGraph
+
+    from tflens.inference.mock_lenses import lens_model
+    from tflens.inference.pipeline import Fitter
+    from tflens.inference.settings import QUICK
+    from tflens.light import Sersic
+
+    traced: list[str] = []
+    make = FuncGraph.__init__
+
+    def counted(graph: FuncGraph, name: str, *arguments: Any, **options: Any) -> None:
+        traced.append(name)
+        make(graph, name, *arguments, **options)
+
+    FuncGraph.__init__ = counted
+    fitter, began = Fitter(lens_model(Sersic()), QUICK, crop=False), time.monotonic()
+    seen = []
+    for number in range(count):
+        before = len(traced)
+        fit = fitter.fit(small_lens(number), seed=number)
+        seen.append((number + 1, resident(), len(traced), time.monotonic() - began))
+        if number < 10 or (number + 1) % 50 == 0 or len(traced) > before:
+            print(
+                f"{seen[-1][0]} fits: {seen[-1][1]:.0f} MB, {len(traced)} graphs, {seen[-1][3]:.0f} s, "
+                f"theta_E {np.median(fit.posterior.draws('lens.theta_E')):.3f}; {sorted(set(traced[before:]))[:6]}",
+                flush=True,
+            )
+    warm = min(WARM, count // 2)
+    number, memory, graphs, seconds = np.array(seen[warm - 1 :]).T
+    return [
+        {
+            "id": "fits",
+            "variant": "memory",
+            "value": float(memory[-1] - memory[0]),
+            "first": float(memory[0]),
+            "warm": warm,
+            "slope": float(np.polyfit(number, memory, 1)[0]),
+            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "n": count,
+            "seed": 0,
+            "seconds": float(seen[-1][3]),
+            "settings": asdict(QUICK),
+        },
+        {
+            "id": "fits",
+            "variant": "graphs traced",
+            "value": int(graphs[-1] - graphs[0]),
+            "first": int(graphs[0]),
+            "n": count,
+            "seed": 0,
+            "seconds_a_fit": float((seconds[-1] - seconds[0]) / (len(seconds) - 1)),
+        },
+    ]
+
+
+def resident() -> float:
+    """Of this process, MB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+PARTS = {"precision": precision, "chain": chain, "fits": fits}
+
+if __name__ == "__main__":
+    main()
