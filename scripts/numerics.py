@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,14 @@ from tflens.quiet import import_tensorflow_quietly
 from tflens.run import build_model, commit
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from traces import counted_traces  # noqa: E402
+
 RESULTS = ROOT / "docs/results/numerics.json"
+SEARCH = {"starts": 6, "search_steps": 36, "survivors": 2, "polish_steps": 10}
+SHORT = SEARCH | {"chains": 2, "warmup": 40, "draws": 20, "rounds": 1}
+"""Of the many fits: what they find does not matter, only that they are all of a fit."""
 WARM = 30
 """Fits after which every program that lenses of one shape share should have been met."""
 
@@ -128,33 +135,25 @@ def chain(draws: int) -> list[Record]:
 
 def fits(count: int) -> list[Record]:
     """Lenses of one shape, one after another, by one `Fitter`: what is traced, and memory."""
-    from tensorflow.python.framework.func_graph import FuncGraph
-
     from tflens.inference.mock_lenses import lens_model
     from tflens.inference.pipeline import Fitter
-    from tflens.inference.settings import QUICK
+    from tflens.inference.settings import FitSettings
     from tflens.light import Sersic
 
-    traced: list[str] = []
-    make = FuncGraph.__init__
-
-    def counted(graph: FuncGraph, name: str, *arguments: Any, **options: Any) -> None:
-        traced.append(name)
-        make(graph, name, *arguments, **options)
-
-    FuncGraph.__init__ = counted
-    fitter, began = Fitter(lens_model(Sersic()), QUICK, crop=False), time.monotonic()
+    fitter, began = Fitter(lens_model(Sersic()), FitSettings(**SHORT), crop=False), time.monotonic()
     seen = []
-    for number in range(count):
-        before = len(traced)
-        fit = fitter.fit(small_lens(number), seed=number)
-        seen.append((number + 1, resident(), len(traced), time.monotonic() - began))
-        if number < 10 or (number + 1) % 50 == 0 or len(traced) > before:
-            print(
-                f"{seen[-1][0]} fits: {seen[-1][1]:.0f} MB, {len(traced)} graphs, {seen[-1][3]:.0f} s, "
-                f"theta_E {np.median(fit.posterior.draws('lens.theta_E')):.3f}; {sorted(set(traced[before:]))[:6]}",
-                flush=True,
-            )
+    with counted_traces() as traced:
+        for number in range(count):
+            before = len(traced)
+            fit = fitter.fit(small_lens(number), seed=number)
+            seen.append((number + 1, resident(), len(traced), time.monotonic() - began))
+            if number < 10 or (number + 1) % 50 == 0 or len(traced) > before:
+                print(
+                    f"{seen[-1][0]} fits: {seen[-1][1]:.0f} MB, {len(traced)} graphs, {seen[-1][3]:.0f} s, "
+                    f"theta_E {np.median(fit.posterior.draws('lens.theta_E')):.3f}, "
+                    f"{fit.compiled.layer.samples} samples",
+                    flush=True,
+                )
     warm = min(WARM, count // 2)
     number, memory, graphs, seconds = np.array(seen[warm - 1 :]).T
     return [
@@ -169,7 +168,7 @@ def fits(count: int) -> list[Record]:
             "n": count,
             "seed": 0,
             "seconds": float(seen[-1][3]),
-            "settings": asdict(QUICK),
+            "settings": SHORT,
         },
         {
             "id": "fits",

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from calibrate_stub import made_up
 from scipy import stats
+from traces import counted_traces
 
 from tflens.calibration_figure import calibration_figure
 from tflens.errors import ParameterError
@@ -61,15 +62,19 @@ def drawn(seed: int, index: int) -> Mock:
 
 
 @functools.cache
-def two_fits() -> tuple[list[Fit], list[int]]:
-    """Of two lenses by one `Fitter`, and how often the search had been traced after each."""
+def fitted_in_turn() -> tuple[list[Fit], list[int]]:
+    """Of two lenses by one `Fitter`, then of the first one again; and how many graphs had been traced after each."""
     fitter = Fitter(lens_model(Sersic()), SETTINGS, crop=False)
     fits, traces = [], []
-    for index in range(2):
-        fits.append(fitter.fit(small_mock(index).observation, seed=index))
-        programs = [*fitter._compiled.coarse._programs.values(), *fitter._compiled.light._programs.values()]
-        traces.append(sum(program.experimental_get_tracing_count() for program in programs))
+    with counted_traces() as traced:
+        for index in (0, 1, 0):
+            fits.append(fitter.fit(small_mock(index).observation, seed=index))
+            traces.append(len(traced))
     return fits, traces
+
+
+def two_fits() -> list[Fit]:
+    return fitted_in_turn()[0][:2]
 
 
 class TestMocks:
@@ -116,29 +121,31 @@ class TestMocks:
 
 
 class TestFitter:
-    def test_a_second_lens_of_one_shape_compiles_nothing_again(self):
-        _, (after_one, after_two) = two_fits()
-        assert after_one == after_two > 0
+    def test_a_lens_whose_programs_are_there_traces_nothing_and_owes_nothing_to_those_before_it(self):
+        (first, between, again), traces = fitted_in_turn()
+        assert (first.refine != between.refine).any()
+        assert 0 < traces[1] == traces[2]
+        np.testing.assert_array_equal(again.posterior.data.posterior["u"], first.posterior.data.posterior["u"])
 
     def test_each_fit_is_of_its_own_lens(self):
-        fits, _ = two_fits()
-        for index, fit in enumerate(fits):
+        for index, fit in enumerate(two_fits()):
             truth = small_mock(index).parameters["lens.theta_E"]
             assert np.median(fit.posterior.draws("lens.theta_E")) == pytest.approx(truth, rel=0.05)
 
     def test_target_has_the_data_of_its_fit_again(self):
-        for fit in two_fits()[0]:
+        for fit in two_fits():
             np.testing.assert_array_equal(fit.target.image, fit.observation.image)
             np.testing.assert_array_equal(fit.target.mask, fit.mask)
             score = fit.target.log_prob(tf.constant(fit.optimum.u[:1])).numpy()
             np.testing.assert_allclose(score, fit.optimum.log_prob[:1], rtol=1e-5)
+            np.testing.assert_array_equal(fit.target.refine, fit.refine)
 
     def test_sampling_is_fine_enough_for_the_second_lens_too(self):
-        fit = two_fits()[0][1]
+        fit = two_fits()[1]
         assert fit.target.rendering_error(fit.optimum.u[:1]) < 0.2  # 0.1 where the search ended
 
     def test_another_psf_is_refused_by_a_compiled_target(self):
-        fit = two_fits()[0][0]
+        fit = two_fits()[0]
         other = type(fit.observation)(fit.observation.image, fit.observation.noise, np.ones((3, 3)) / 9, 0.16)
         assert not fit.target.suits(other)
         with pytest.raises(ParameterError, match=r"another PSF, or white noise .*: make a new LensTarget"):
@@ -147,7 +154,7 @@ class TestFitter:
 
 class TestCompare:
     def test_of_a_real_fit(self):
-        fit, mock = two_fits()[0][0], small_mock(0)
+        fit, mock = two_fits()[0], small_mock(0)
         result = json.loads(json.dumps(compare(mock, fit)))
         assert set(result["parameters"]) == set(MASS)
         for name, found in result["parameters"].items():

@@ -309,6 +309,17 @@ class TestKeras:
         assert {name for name in before if before[name] != after[name]} == {"name", "supersampling", "psf"}
         assert changed.source == layer.source
 
+    def test_one_with_room_takes_another_map_and_keeps_both_through_json(self):
+        layer = lens(refine=REFINE, room={2: 330, 3: 10, 8: 2}, psf_supersampling=2, supersampling=2)
+        other = np.where(REFINE == 1, 2, 1)
+        layer.refine_by(other)
+        rebuilt = LensLayer.from_config(json.loads(json.dumps(layer.get_config())))
+        still = layer.replace(room=None)
+        assert rebuilt.get_config()["room"] == layer.get_config()["room"]
+        for each in (layer, rebuilt):
+            np.testing.assert_allclose(each(inputs()), still(inputs()), rtol=1e-5)
+            assert each.samples > still.samples
+
     def test_config_without_psf_rebuilds_the_layer(self):
         layer = lens(psf=None)
         np.testing.assert_array_equal(LensLayer.from_config(layer.get_config())(inputs()), layer(inputs()))

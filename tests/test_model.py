@@ -462,7 +462,7 @@ class TestPixels:
         target.use(mask)
         u = tiny_lens.near_truth(1, 0.02)
         amplitudes = tuple(target.linear(tf.constant(u)).mean.numpy()[0])
-        refined = target.refined(u, supersampling=2)
+        refined = target.refined(2, target.refinement(u, 2, 0.05))
         np.testing.assert_array_equal(refined.mask, mask)
         even = LensTarget(target.model, target.observation, supersampling=2)
         # The same rule in 32 x 32 parts of every pixel.

@@ -109,6 +109,71 @@ def test_derivatives_reach_every_sample_with_its_weight(quadrature):
     np.testing.assert_allclose(product, np.sum(weight * pixels.mean(tangents)), rtol=1e-12)
 
 
+class TestRoom:
+    ROOM = {2: 3, 3: 4}  # noqa: RUF012
+    OTHER = np.array([[2, 1, 1, 1], [1, 3, 3, 1], [3, 1, 1, 1]])
+
+    def pixels(self, **settings) -> PixelIntegration:
+        return PixelIntegration(GRID, samples=2, refine=REFINE, room=self.ROOM, dtype="float64", **settings)
+
+    @pytest.mark.parametrize("padding", [0, 2])
+    def test_maps_are_exchanged_in_a_program(self, padding):
+        pixels = self.pixels(padding=padding)
+        traced = []
+
+        @tf.function(jit_compile=True)
+        def mean_and_gradient(shift):
+            traced.append(1)
+            with tf.GradientTape() as tape:
+                tape.watch(shift)
+                mean = pixels.mean([tf.exp(shift * x + 2 * y) for x, y in pixels.positions])
+                total = tf.reduce_sum(mean**2)
+            return mean, tape.gradient(total, shift)
+
+        for refine in (REFINE, self.OTHER, np.ones_like(REFINE), REFINE):
+            pixels.refine_by(refine)
+            shift = tf.constant(0.7, tf.float64)
+            still = PixelIntegration(GRID, 2, padding=padding, refine=refine, dtype="float64")
+            with tf.GradientTape() as tape:
+                tape.watch(shift)
+                expected = still.mean([tf.exp(shift * x + 2 * y) for x, y in still.positions])
+                total = tf.reduce_sum(expected**2)
+            mean, gradient = mean_and_gradient(shift)
+            np.testing.assert_allclose(mean, expected, rtol=1e-13)
+            np.testing.assert_allclose(gradient, tape.gradient(total, shift), rtol=1e-12)
+        assert len(traced) == 1
+
+    def test_nothing_reaches_what_is_left_over(self):
+        pixels = self.pixels()
+        pixels.refine_by(self.OTHER)
+        fine = tf.constant(np.random.default_rng(0).normal(size=(1, 3 * 4**2 + 4 * 6**2)))
+        even = tf.zeros([6, 8], tf.float64)
+        with tf.GradientTape() as tape:
+            tape.watch(fine)
+            total = tf.reduce_sum(pixels.mean([even, fine]))
+        gradient = tape.gradient(total, fine).numpy()[0]
+        # One pixel of 2 x 2 parts is in use, and three of 3 x 3; the weights of each have the sum 1.
+        assert gradient.sum() == pytest.approx(4)
+        assert (gradient != 0).sum() == 1 * 4**2 + 3 * 6**2
+
+    def test_size_is_that_of_the_room(self):
+        assert PixelIntegration(GRID, 2, refine=REFINE).size == 6 * 8 + 2 * 4**2 + 2 * 6**2
+        assert PixelIntegration(GRID, 2, padding=1).size == 10 * 12
+        assert self.pixels().size == 6 * 8 + 3 * 4**2 + 4 * 6**2
+
+    @pytest.mark.parametrize(
+        ("refine", "count"),
+        [(np.full((3, 4), 2), "12 pixels of 2 x 2"), (4 * np.eye(3, 4, dtype=int) + 1, "3 pixels of 5 x 5")],
+    )
+    def test_where_there_is_none_a_map_is_refused_and_the_last_one_stays(self, refine, count):
+        pixels = self.pixels()
+        before = [tf.identity(x).numpy() for x, _ in pixels.positions]
+        with pytest.raises(ParameterError, match=f"refine has {count} parts, but there is room for"):
+            pixels.refine_by(refine)
+        for x, (now, _) in zip(before, pixels.positions, strict=True):
+            np.testing.assert_array_equal(x, tf.identity(now))
+
+
 @pytest.mark.parametrize("samples", [0, 1.5])
 def test_unusable_number_of_samples_is_refused(samples):
     with pytest.raises(ParameterError, match="supersampling must be an integer >= 1"):

@@ -40,6 +40,8 @@ class LensLayer(keras.layers.Layer):
             reaches that far.
         quadrature: "midpoint" (default) or "gauss-legendre".
         refine: whole numbers `[ny, nx]`: how many times more nodes along each side of a pixel; None for 1.
+        room: for how many pixels of each such number there is to be room, used or not, so that another map can take
+            the place of `refine` (`refine_by`) and nothing is compiled again; None for a map that stays.
         psf_supersampling: kernel pixels along each side of an image pixel. Above 1 the light is convolved before it
             is summed over the pixel.
         psf_method: "auto" (default), "direct", "fft" or "low-rank", see `PSF`.
@@ -84,6 +86,7 @@ class LensLayer(keras.layers.Layer):
         *,
         quadrature: str = "midpoint",
         refine: np.ndarray | None = None,
+        room: Mapping[int, int] | None = None,
         psf_supersampling: int = 1,
         psf_method: str = "auto",
         psf_tolerance: float = 1e-5,
@@ -100,6 +103,7 @@ class LensLayer(keras.layers.Layer):
             "padding": padding,
             "quadrature": quadrature,
             "refine": None if refine is None else np.asarray(refine),
+            "room": None if room is None else dict(room),
             "psf_supersampling": psf_supersampling,
             "psf_method": psf_method,
             "psf_tolerance": psf_tolerance,
@@ -123,7 +127,8 @@ class LensLayer(keras.layers.Layer):
             self._nodes_of_a_cell(),
             quadrature,
             padding=margin * cell,
-            refine=None if refine is None else np.kron(refine, np.ones((cell, cell), int)),
+            refine=None if refine is None else self._of_cells(refine),
+            room=None if room is None else {parts: n * cell**2 for parts, n in room.items()},
             dtype=dtype,
         )
 
@@ -135,7 +140,16 @@ class LensLayer(keras.layers.Layer):
     @property
     def samples(self) -> int:
         """Positions at which the light is evaluated for one image."""
-        return sum(np.broadcast(x, y).size for x, y in self._cells.positions)
+        return self._cells.size
+
+    def refine_by(self, refine: np.ndarray) -> None:
+        """Exchanges the map `refine` of a layer with `room`; nothing is compiled again.
+
+        Raises:
+            ParameterError: it is not a map of whole numbers from 1 for the grid, or there is no room for it.
+        """
+        self._cells.refine_by(self._of_cells(refine))
+        self._sampling["refine"] = np.asarray(refine)
 
     def __call__(self, inputs: dict[str, list[Values]], **kwargs: Any) -> tf.Tensor:
         # Here and not in `call`, where Keras would bury the message under its own.
@@ -206,6 +220,8 @@ class LensLayer(keras.layers.Layer):
         for name in ("psf", "refine"):
             if config[name] is not None:
                 config[name] = np.array(config[name])
+        if config["room"] is not None:  # JSON has no keys but text
+            config["room"] = {int(parts): count for parts, count in config["room"].items()}
         return cls(**config)
 
     def _brightness(self, inputs: dict[str, list[Values]]) -> list[list[tf.Tensor]]:
@@ -240,6 +256,11 @@ class LensLayer(keras.layers.Layer):
             return 0  # nothing brings light in
         half = max(np.shape(psf)) // 2
         return -(-half // cell) if padding == "psf" else padding
+
+    def _of_cells(self, refine: np.ndarray) -> np.ndarray:
+        """A map of the pixels as one of the cells."""
+        cell = self._sampling["psf_supersampling"]
+        return np.kron(refine, np.ones((cell, cell), int))
 
     def _nodes_of_a_cell(self) -> int:
         samples, cell = self._sampling["supersampling"], self._sampling["psf_supersampling"]

@@ -372,12 +372,13 @@ class LensTarget(Density):
             model's images with them (`tflens.whitening`).
         frame: rows and columns of the image to compute, all by default; coordinates stay those of the whole image.
         supersampling: samples along each side of a pixel, at the nodes of a Gauss-Legendre rule.
-        refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refined` makes one.
+        refine: map `[ny, nx]` of pixels that are sampled more finely, see `LensLayer`; `refinement` makes one.
         modes: how many patterns in the image can be taken for uncertain, see `forgive`.
         xla: whether XLA compiles the physics; False for programs that are to run where there is none.
+        room: for other maps that take the place of `refine` by `refine_by`, see `LensLayer`.
 
     Raises:
-        ParameterError: a source takes an image and has none of its own.
+        ParameterError: a source takes an image and has none of its own, or there is no room for `refine`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -397,6 +398,7 @@ class LensTarget(Density):
         refine: np.ndarray | None = None,
         modes: int = 0,
         xla: bool = True,
+        room: Mapping[int, int] | None = None,
     ) -> None:
         for number in model.of_images:
             if not model.latent_dims[number]:
@@ -417,6 +419,7 @@ class LensTarget(Density):
             supersampling=supersampling,
             quadrature="gauss-legendre",
             refine=refine,
+            room=room,
             dtype=model.dtype,
         )
         # Variables, so that data of the same shape can be exchanged without compiling anything again.
@@ -526,22 +529,14 @@ class LensTarget(Density):
             max(SMALLEST_PRIOR_SCALE, np.linalg.norm(self.seen.data.numpy().astype(np.float64)))
         )
 
-    def refined(
-        self,
-        u: np.ndarray,
-        supersampling: int,
-        tolerance: float = 0.05,
-        at_least: np.ndarray | None = None,
-        modes: int = 0,
-    ) -> "LensTarget":
-        """The same target sampled more finely, and most finely where models near given points need it.
+    def refinement(self, u: np.ndarray, supersampling: int, tolerance: float) -> np.ndarray:
+        """Which pixels are to be sampled more finely, and how much, for models near given points: see
+        `tflens.refinement.suggest_refinement`.
 
         Args:
             u: likely points `[n, dim]`.
             supersampling: samples along each side of a pixel.
             tolerance: largest rendering error of any of them in any pixel, in units of the noise.
-            at_least: a map `[ny, nx]` for `LensLayer`'s `refine` that the new one is to contain.
-            modes: of the new target.
 
         Raises:
             ParameterError: `supersampling` is not a whole number from 1.
@@ -549,13 +544,36 @@ class LensTarget(Density):
         Warns:
             UserWarning: the tolerance cannot be met, see `suggest_refinement`.
         """
-        layer = self.layer.replace(supersampling=supersampling)
-        refine = suggest_refinement(layer, *self._scene(u), tolerance)
-        if at_least is not None:
-            refine = np.maximum(refine, at_least)
-        target = LensTarget(self.model, self.observation, self.frame, supersampling, refine, modes)
+        layer = self.layer.replace(supersampling=supersampling, refine=None, room=None)
+        return suggest_refinement(layer, *self._scene(u), tolerance)
+
+    def refined(
+        self, supersampling: int, refine: np.ndarray, modes: int = 0, room: Mapping[int, int] | None = None
+    ) -> "LensTarget":
+        """The same target sampled more finely.
+
+        Args:
+            supersampling: samples along each side of a pixel.
+            refine: the map of `refinement`.
+            modes: of the new target.
+            room: for other maps, see `tflens.lens_layer.LensLayer`.
+
+        Raises:
+            ParameterError: `supersampling` is not a whole number from 1, or there is no room for the map.
+        """
+        target = LensTarget(self.model, self.observation, self.frame, supersampling, refine, modes, room=room)
         target.use(self.mask)
         return target
+
+    @property
+    def refine(self) -> np.ndarray | None:
+        """The map of pixels that are sampled more finely, `[ny, nx]`; None if there is none."""
+        refine = self.layer.get_config()["refine"]
+        return None if refine is None else np.array(refine)
+
+    def refine_by(self, refine: np.ndarray) -> None:
+        """Exchanges that map, see `LensLayer.refine_by`."""
+        self.layer.refine_by(refine)
 
     def rendering_error(self, u: np.ndarray) -> float:
         """The largest rendering error of models at given points `[n, dim]`, in units of the noise."""
@@ -740,9 +758,16 @@ class LensTarget(Density):
     def _physical_tangents(
         self, physical: tf.Tensor, directions: tf.Tensor, seen: Seen, images: Sequence[tf.Tensor]
     ) -> tf.Tensor:
-        with ForwardAccumulator(physical, directions) as accumulator:
-            design = self._physical_design(physical, seen, images)
-        return accumulator.jvp(design)
+        def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
+            physical, directions, *images = arguments
+            with ForwardAccumulator(physical, directions) as accumulator:
+                design = self._physical_design(physical, seen, images)
+            return [accumulator.jvp(design)]
+
+        arguments = [physical, directions, *images]
+        shape = [len(self.model.amplitude_names), self.image.size]
+        output = tf.TensorSpec(shape, physical.dtype)
+        return in_chunks(lanes, arguments, [output], chunk_size(self.layer.samples))[0]
 
     def _source_tangents(
         self, physical: tf.Tensor, seen: Seen, images: Sequence[tf.Tensor], directions: tf.Tensor, number: int

@@ -1,6 +1,7 @@
 """From surface brightness at points to its mean over each pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +9,7 @@ import tensorflow as tf
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 
-Position = tuple[np.ndarray, np.ndarray]
+Position = tuple[np.ndarray | tf.Variable, np.ndarray | tf.Variable]
 
 # Nodes in [-1/2, 1/2] and weights of unit sum.
 _RULES = {
@@ -17,15 +18,32 @@ _RULES = {
 }
 
 
+class _Refined(NamedTuple):
+    """Pixels that are divided into parts, constants or variables.
+
+    Attributes:
+        x, y: of their nodes, `[1, nodes]`.
+        slots: the number of each pixel of the image among them, `[ny, nx]`, -1 for those that are not.
+        places: of each in the flat image, `[slots]`.
+        used: whether a slot is, `[slots]`.
+    """
+
+    x: np.ndarray | tf.Variable
+    y: np.ndarray | tf.Variable
+    slots: np.ndarray | tf.Variable
+    places: np.ndarray | tf.Variable
+    used: np.ndarray | tf.Variable
+
+
 class PixelIntegration:
     """Where in each pixel the light is sampled, and how the samples become the pixel's mean.
 
     A product rule of `samples` x `samples` nodes a pixel: equal midpoints (error ~ second derivative / samples^2), or
     Gauss-Legendre (exact for polynomials up to degree 2 samples - 1, so far better where the light is smooth inside a
     pixel, and no better at a cusp). Where the map `refine` is above 1 the rule is applied to each of
-    `refine` x `refine` parts of the pixel instead. The map is static, hence all shapes are, and the even grid keeps
-    its separate x and y: the nodes of all refined pixels are a second, flat set of positions (one, as every set makes
-    compilation longer), whose means replace those of the even grid.
+    `refine` x `refine` parts of the pixel instead. The even grid keeps its separate x and y: the nodes of all refined
+    pixels are a second, flat set of positions (one, as every set makes compilation longer), whose means replace those
+    of the even grid. How many they are is static, hence all shapes are; with `room`, which pixels they are is not.
 
     Args:
         grid: the pixels.
@@ -33,16 +51,19 @@ class PixelIntegration:
         quadrature: "midpoint" or "gauss-legendre".
         padding: pixels added on every side of the frame.
         refine: whole numbers from 1 `[ny, nx]`, parts along each side of a pixel; None for 1 everywhere.
+        room: for how many pixels of each number of parts there is to be room, whatever the map: it can be exchanged
+            (`refine_by`), and nothing is compiled again. Room costs as much as it is large, used or not. None for a map
+            that stays what it is.
         dtype: "float32" (default) or "float64".
 
     Attributes:
         positions: pairs (x, y), arcsec, at which the brightness is wanted: x `[1, nx * samples]` and
-            y `[ny * samples, 1]` of the even grid (padding included), then, if `refine` says so, x and y
+            y `[ny * samples, 1]` of the even grid (padding included), then, if `refine` or `room` says so, x and y
             `[1, nodes of all refined pixels]`.
 
     Raises:
         ParameterError: an unknown quadrature; numbers of samples or padding that are not whole; a map that does not
-            hold whole numbers from 1 or has another shape than the grid.
+            hold whole numbers from 1, has another shape than the grid, or for which there is no room.
 
     Example:
         >>> pixels = PixelIntegration(PixelGrid((2, 3), 1.0), samples=2, quadrature="gauss-legendre", dtype="float64")
@@ -58,32 +79,46 @@ class PixelIntegration:
         quadrature: str = "midpoint",
         padding: int = 0,
         refine: np.ndarray | None = None,
+        room: Mapping[int, int] | None = None,
         dtype: str = "float32",
     ) -> None:
         if quadrature not in _RULES:
             raise ParameterError(f"quadrature must be one of {sorted(_RULES)}, got {quadrature!r}")
         grid.coordinates(samples, padding)  # refuses what is not whole
+        self._grid, self._padding, self._samples, self._dtype = grid, padding, samples, dtype
         self._shape = tuple(n + 2 * padding for n in grid.shape)
-        self._samples = samples
-        x, y = (v.ravel() for v in grid.coordinates(padding=padding))
+        self._x, self._y = (v.ravel() for v in grid.coordinates(padding=padding))
         nodes, self._weights = _RULES[quadrature](samples)
-        fine_x, fine_y = ((v[:, None] + grid.pixel_scale * nodes).ravel() for v in (x, y))
-        positions = [(fine_x[None, :], fine_y[:, None])]
-        refine = np.ones(self._shape, int) if refine is None else np.pad(_checked(refine, grid.shape), padding)
-        self._refined = refine > 1
-        # Refined pixels in the order of their nodes: one number of the map after the other.
-        self._places, self._fine_weights, self._counts, fine = np.empty(0, np.int32), [], [], []
-        for parts in np.unique(refine[self._refined]):
-            offsets, weights = _composite(nodes, self._weights, int(parts))
-            offset_x, offset_y = np.meshgrid(grid.pixel_scale * offsets, grid.pixel_scale * offsets)
-            rows, columns = np.nonzero(refine == parts)
-            fine.append([(offset_x.reshape(-1, 1) + x[columns]).ravel(), (offset_y.reshape(-1, 1) + y[rows]).ravel()])
-            self._fine_weights.append(np.outer(weights, weights).reshape(-1, 1))
-            self._counts.append(rows.size)
-            self._places = np.append(self._places, np.int32(rows * self._shape[1] + columns))
-        if fine:
-            positions.append(tuple(np.concatenate(fine, axis=1)[:, None, :]))
-        self.positions: tuple[Position, ...] = tuple((x.astype(dtype), y.astype(dtype)) for x, y in positions)
+        even = [(v[:, None] + grid.pixel_scale * nodes).ravel().astype(dtype) for v in (self._x, self._y)]
+        self._even_positions = even[0][None, :], even[1][:, None]
+        refine = np.ones(grid.shape, int) if refine is None else _checked(refine, grid.shape)
+        self._counts = {parts: count for parts, count in sorted((room or refined_pixels(refine)).items()) if count}
+        rules = {parts: _composite(nodes, self._weights, parts) for parts in self._counts}
+        self._offsets = {parts: grid.pixel_scale * offsets for parts, (offsets, _) in rules.items()}
+        self._fine_weights = {parts: np.outer(w, w).reshape(-1, 1) for parts, (_, w) in rules.items()}
+        self._fine = self._refined(refine)
+        if room is not None:
+            self._fine = _Refined(*(tf.Variable(value, trainable=False) for value in self._fine))
+
+    @property
+    def positions(self) -> list[Position]:
+        fine = [(self._fine.x, self._fine.y)] if self._counts else []
+        return [self._even_positions, *fine]
+
+    @property
+    def size(self) -> int:
+        """How many positions there are."""
+        nodes = sum(self._fine_weights[parts].size * count for parts, count in self._counts.items())
+        return self._even_positions[0].size * self._even_positions[1].size + nodes
+
+    def refine_by(self, refine: np.ndarray) -> None:
+        """Exchanges the map of an integration with `room`.
+
+        Raises:
+            ParameterError: it is not a map of this grid, or there is no room for it.
+        """
+        for variable, value in zip(self._fine, self._refined(_checked(refine, self._grid.shape)), strict=True):
+            variable.assign(value)
 
     def mean(self, brightness: Sequence[tf.Tensor]) -> tf.Tensor:
         """The pixels' means `[...batch, ny, nx]` (padding included) of brightness at each of `positions`."""
@@ -92,13 +127,39 @@ class PixelIntegration:
         if not refined:
             return mean
         means, start = [], 0
-        for weights, count in zip(self._fine_weights, self._counts, strict=True):
+        for parts, count in self._counts.items():
+            weights = self._fine_weights[parts]
             stop = start + weights.size * count
             nodes = tf.reshape(refined[0][..., 0, start:stop], tf.concat([tf.shape(even)[:-2], [-1, count]], 0))
             means.append(tf.reduce_sum(nodes * tf.constant(weights, nodes.dtype), -2))
             start = stop
-        values = tf.concat(means, -1)
-        return tf.where(self._refined, _placed(values, self._places, self._shape), mean)
+        return tf.where(self._fine.slots >= 0, _placed(tf.concat(means, -1), self._fine), mean)
+
+    def _refined(self, refine: np.ndarray) -> "_Refined":
+        """Refined pixels in the order of their nodes, one number of parts after the other. Room that is left over is
+        spent on the first pixel, and nobody looks at it."""
+        wanted = refined_pixels(refine)
+        for parts, count in wanted.items():
+            if count > self._counts.get(parts, 0):
+                raise ParameterError(
+                    f"refine has {count} pixels of {parts} x {parts} parts, but there is room for "
+                    f"{self._counts.get(parts, 0)}: give more `room`"
+                )
+        refine = np.pad(refine, self._padding, constant_values=1)
+        slots = np.full(refine.shape, -1, np.int32)
+        x, y, places, used = [], [], [], []
+        for parts, room in self._counts.items():
+            rows, columns = np.nonzero(refine == parts)
+            slots[rows, columns] = len(places) + np.arange(rows.size)
+            left = room - rows.size
+            rows, columns = np.pad(rows, (0, left)), np.pad(columns, (0, left))
+            offset_x, offset_y = np.meshgrid(self._offsets[parts], self._offsets[parts])
+            x.append((offset_x.reshape(-1, 1) + self._x[columns]).ravel())
+            y.append((offset_y.reshape(-1, 1) + self._y[rows]).ravel())
+            places += (rows * refine.shape[1] + columns).tolist()
+            used += [True] * (room - left) + [False] * left
+        x, y = (np.concatenate([np.empty(0), *each])[None].astype(self._dtype) for each in (x, y))
+        return _Refined(x, y, slots, np.array(places, np.int32), np.array(used, bool))
 
     def _even(self, brightness: tf.Tensor) -> tf.Tensor:
         if self._samples == 1:
@@ -120,6 +181,17 @@ def _composite(nodes: np.ndarray, weights: np.ndarray, parts: int) -> tuple[np.n
     return (middles[:, None] + nodes / parts).ravel(), np.tile(weights / parts, parts)
 
 
+def refined_pixels(refine: np.ndarray) -> dict[int, int]:
+    """How many pixels of a map are divided into how many parts along each side, those that are not apart.
+
+    Example:
+        >>> refined_pixels(np.array([[1, 4, 4], [16, 1, 1]]))
+        {4: 2, 16: 1}
+    """
+    parts, counts = np.unique(refine[refine > 1], return_counts=True)
+    return dict(zip(parts.tolist(), counts.tolist(), strict=True))
+
+
 def _checked(refine: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     refine = np.asarray(refine)
     if refine.dtype.kind not in "iu" or refine.shape != shape or (refine < 1).any():
@@ -130,17 +202,16 @@ def _checked(refine: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return refine
 
 
-def _placed(values: tf.Tensor, places: np.ndarray, shape: tuple[int, int]) -> tf.Tensor:
-    """Values `[...batch, n]` at n places of the flat image `[ny, nx]`, anything elsewhere."""
-    index = np.zeros(shape, np.int32)
-    index.flat[places] = np.arange(places.size)
+def _placed(values: tf.Tensor, fine: "_Refined") -> tf.Tensor:
+    """Means `[...batch, slots]` at their pixels of the image `[...batch, ny, nx]`, anything elsewhere."""
 
     # TensorFlow's own gradient of a gather is a scatter, serial on a CPU; here it is a gather again.
     @tf.custom_gradient
     def place(values: tf.Tensor):
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            return tf.gather(tf.reshape(upstream, tf.concat([tf.shape(upstream)[:-2], [-1]], 0)), places, axis=-1)
+            flat = tf.reshape(upstream, tf.concat([tf.shape(upstream)[:-2], [-1]], 0))
+            return tf.where(fine.used, tf.gather(flat, fine.places, axis=-1), tf.zeros([], upstream.dtype))
 
-        return tf.gather(values, index, axis=-1), gradient
+        return tf.gather(values, tf.maximum(fine.slots, 0), axis=-1), gradient
 
     return place(values)

@@ -1,7 +1,8 @@
 """Which pixels need finer sampling: those whose rendering error would otherwise reach the noise."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
+from tflens.pixel_integration import refined_pixels
 from tflens.psf import PSF
 
 
@@ -86,6 +88,31 @@ def suggest_refinement(
     return refine
 
 
+def standard_room(refine: np.ndarray) -> dict[int, int]:
+    """Room (see `PixelIntegration`) for a map and for others about as large: the smallest of a few sizes.
+
+    So lenses share what is compiled, though their maps differ.
+
+    Args:
+        refine: as `suggest_refinement` finds it, of its own levels.
+
+    Example:
+        >>> standard_room(np.array([[1, 4, 4], [64, 1, 1]]))
+        {4: 64, 16: 24, 64: 1}
+    """
+    wanted = refined_pixels(refine)
+    return next(room for room in _rooms() if all(n <= room[parts] for parts, n in wanted.items()))
+
+
+def _rooms() -> Iterator[dict[int, int]]:
+    # A pixel of the highest level costs as much as an image: there is room for none of them, for one, or for some. Few
+    # sizes, for each takes a minute to compile and a gigabyte.
+    yield {4: 32, 16: 12, 64: 0}
+    yield {4: 64, 16: 24, 64: 1}
+    for k in count():
+        yield {4: 128 * 4**k, 16: 48 * 4**k, 64: 6 * 4**k}
+
+
 def rendering_error(
     layer: LensLayer, inputs: dict[str, list[dict[str, Any]]], noise: np.ndarray | float, factor: int = 4
 ) -> float:
@@ -146,7 +173,9 @@ def _without_psf(layer: LensLayer, cell: int) -> LensLayer:
     """The layer that draws what the PSF is given: the light on its cells."""
     grid = PixelGrid(tuple(n * cell for n in layer.grid.shape), layer.grid.pixel_scale / cell, layer.grid.center)
     samples = layer.get_config()["supersampling"] // cell
-    return layer.replace(grid=grid, psf=None, psf_supersampling=1, supersampling=samples, padding=0, refine=None)
+    return layer.replace(
+        grid=grid, psf=None, psf_supersampling=1, supersampling=samples, padding=0, refine=None, room=None
+    )
 
 
 def _on_cells(pixels: np.ndarray, cell: int) -> np.ndarray:

@@ -82,7 +82,10 @@ def fit_bands(
     found = search(joint, starts, settings.search_steps, settings.survivors, _watch_first(monitor, joint))
     likely = found.u[:LIKELY]
     fine = {
-        band: target.refined(model.of_band(band, likely).numpy(), settings.supersampling, RENDERING_ERROR)
+        band: target.refined(
+            settings.supersampling,
+            target.refinement(model.of_band(band, likely).numpy(), settings.supersampling, RENDERING_ERROR),
+        )
         for band, target in coarse.items()
     }
     joint = BandsTarget(model, fine)
@@ -116,6 +119,7 @@ def fit_bands(
             arc_mask(target, best),
             posterior,
             clock.laps,
+            refine=target.refine,
         )
     return BandsFit(model, optimum, chains.u, fits)
 

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
+from tflens.density import Density
 from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
 from tflens.inference import hmc
@@ -36,11 +37,12 @@ from tflens.light import LightProfile
 from tflens.mass import EPL, Shear
 from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
+from tflens.refinement import standard_room
 
 _FORGIVING = 2  # rounds of looking for what the source's network cannot draw: the first changes the optimum
 LIKELY = 3  # points of the search for which pixels are sampled finely enough
-# Largest rendering errors, in units of the noise: of a lens by itself, and of lenses that share their sampling, whose
-# map of refinement would otherwise grow with every cusp.
+# The largest in a pixel, in units of the noise: of a lens by itself, and of lenses that share programs, where what one
+# cusp needs is paid for by all that have its room.
 RENDERING_ERROR, _SHARED_RENDERING_ERROR = 0.05, 0.2
 
 
@@ -59,6 +61,7 @@ class Fit:
         posterior: the draws.
         seconds: wall time of each stage; of lenses that were fitted together, of all of them.
         discrepancy: what the source has beside what its network draws; None if that is enough.
+        refine: into how many parts along its side each pixel was divided, `[ny, nx]` of the frame; None if none was.
     """
 
     observation: Observation
@@ -73,6 +76,7 @@ class Fit:
     posterior: Posterior
     seconds: dict[str, float]
     discrepancy: Discrepancy | None = None
+    refine: np.ndarray | None = None
 
     @property
     def target(self) -> LensTarget:
@@ -83,13 +87,9 @@ class Fit:
             self.compiled.use(self.mask)
         if self.compiled.discrepancy is not self.discrepancy:
             self.compiled.forgive(self.discrepancy)
+        if self.refine is not None and not np.array_equal(self.compiled.refine, self.refine):
+            self.compiled.refine_by(self.refine)
         return self.compiled
-
-    @property
-    def refine(self) -> np.ndarray | None:
-        """How many parts along its side each pixel was divided into, `[ny, nx]` of the frame; None if none was."""
-        refine = self.compiled.layer.get_config()["refine"]
-        return None if refine is None else np.array(refine)
 
     def check(self) -> list[Finding]:
         """Whether the fit can be trusted, in words: see `tflens.inference.check`."""
@@ -199,7 +199,7 @@ class Fitter:
 
         starts = self._starts(observation, look, settings, np.random.default_rng([settings.seed, 0]))
         found = search(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse))
-        target = shared.finer(found.u[:LIKELY], settings.supersampling)
+        target = shared.finer(shared.refinement(found.u[:LIKELY], settings.supersampling), settings.supersampling)
         progress = watch(monitor, target)
         optimum = polish(target, found, settings.polish_steps, progress)
         neighbours = find_neighbours(target, optimum.u[0])
@@ -214,7 +214,7 @@ class Fitter:
             optimum = polish(target, optimum, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
-        chains = shared.sampler.draw(optimum, settings, progress)
+        chains = shared.sampler_of(target).draw(optimum, settings, progress)
         clock.lap("sample")
         return self._finish(observation, settings, target, look, optimum, chains, clock)
 
@@ -261,9 +261,11 @@ class Fitter:
             ]
         )
         optima = search_each(coarse, starts, settings.search_steps, settings.survivors, watch(monitor, coarse.target))
-        for lens, each in enumerate(optima):  # the last map of refinement suits all
+        refine = None  # one map for all
+        for lens, each in enumerate(optima):
             coarse.see(lens)
-            target = shared.finer(each.u[:LIKELY], settings.supersampling)
+            refine = shared.refinement(each.u[:LIKELY], settings.supersampling, refine)
+        target = shared.finer(refine, settings.supersampling)
         batch = shared.together(target, observations, [look.mask for look in looks])
         progress = watch(monitor, target)
         optima = polish_each(batch, optima, settings.polish_steps, progress)
@@ -278,7 +280,7 @@ class Fitter:
         optima = polish_each(batch, optima, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
-        each_chains = shared.sampler_of(batch).draw_each(optima, settings, progress)
+        each_chains = shared.sampler_of_batch(batch).draw_each(optima, settings, progress)
         clock.lap("sample")
         fits = []
         for lens, (observation, look, optimum, chains) in enumerate(
@@ -348,6 +350,7 @@ class Fitter:
             posterior,
             dict(clock.laps),
             target.discrepancy,
+            target.refine,
         )
 
 
@@ -368,39 +371,37 @@ class _Compiled:
         alone: bool,
         refine: np.ndarray | None,
     ) -> None:
-        self.light, self.coarse, self._refine = light, coarse, refine
+        self.light, self.coarse, self._alone, self._refine = light, coarse, alone, refine
         self._make_sampler = make_sampler
-        self._tolerance = RENDERING_ERROR if alone else _SHARED_RENDERING_ERROR
-        self.sampler: Sampler | None = None
-        self._fine: LensTarget | None = None
         self._modes = MODES if applies_to(coarse.model) else 0
+        self._fine: dict[tuple[int, ...], LensTarget] = {}
         self._batches: dict[tuple[int, int], LensBatch] = {}
-        self._samplers: dict[int, MarkovChains] = {}
+        self._samplers: dict[int, Sampler] = {}
 
-    def finer(self, u: np.ndarray, supersampling: int) -> LensTarget:
-        """A target sampled finely enough for models near `u`: the last one if it is, or one that suits both.
-
-        So its map of refinement only grows, and after some lenses it suits the next ones as it is.
-        """
+    def refinement(self, u: np.ndarray, supersampling: int, at_least: np.ndarray | None = None) -> np.ndarray | None:
+        """Which pixels models near `u` of the lens that is seen need more finely, none less than `at_least`; None where
+        there is nothing finer."""
         if supersampling == 1:
-            fine = self.coarse
-        elif self._fine is None and self._refine is not None:
-            fine = LensTarget(
-                self.coarse.model, self.coarse.observation, None, supersampling, self._refine, self._modes
-            )
-            fine.use(self.coarse.mask)
-        elif self._fine is None:
-            fine = self.coarse.refined(u, supersampling, self._tolerance, modes=self._modes)
+            return None
+        refine = self._refine
+        if refine is None:
+            tolerance = RENDERING_ERROR if self._alone else _SHARED_RENDERING_ERROR
+            refine = self.coarse.refinement(u, supersampling, tolerance)
+        return refine if at_least is None else np.maximum(refine, at_least)
+
+    def finer(self, refine: np.ndarray | None, supersampling: int) -> LensTarget:
+        """A target sampled by a map, of the lens that is seen. Lenses whose maps are about as large share one."""
+        if refine is None:
+            return self.coarse
+        room = None if self._alone else standard_room(refine)
+        key = () if room is None else tuple(room.values())
+        fine = self._fine.get(key)
+        if fine is None:
+            fine = self._fine[key] = self.coarse.refined(supersampling, refine, self._modes, room)
         else:
-            fine = self._fine
             fine.observe(self.coarse.observation)
             fine.use(self.coarse.mask)
-            if fine.rendering_error(u) > self._tolerance:
-                so_far = fine.layer.get_config()["refine"]
-                fine = self.coarse.refined(u, supersampling, self._tolerance, so_far, self._modes)
-        if fine is not self._fine:
-            self._fine = fine
-            self.sampler = self._make_sampler(fine)
+            fine.refine_by(refine)
         return fine
 
     def together(
@@ -411,7 +412,6 @@ class _Compiled:
         key = id(target), len(observations)
         batch = self._batches.get(key)
         if batch is None:
-            self._batches = {k: kept for k, kept in self._batches.items() if kept.target in (self.coarse, self._fine)}
             batch = self._batches[key] = LensBatch(target, len(observations))
         for lens, (observation, mask) in enumerate(zip(observations, masks, strict=True)):
             target.observe(observation)
@@ -419,11 +419,18 @@ class _Compiled:
             batch.take(lens)
         return batch
 
-    def sampler_of(self, batch: LensBatch) -> MarkovChains:
-        """The sampler of a batch, made once."""
-        if id(batch) not in self._samplers:
-            self._samplers = {id(batch): MarkovChains(batch, partial(hmc.Sampler, lenses=batch.lenses), "hmc")}
-        return self._samplers[id(batch)]
+    def sampler_of(self, target: LensTarget) -> Sampler:
+        """The sampler of a target, made once."""
+        return self._sampler(target, self._make_sampler)
+
+    def sampler_of_batch(self, batch: LensBatch) -> MarkovChains:
+        """That of a batch."""
+        return self._sampler(batch, lambda batch: MarkovChains(batch, partial(hmc.Sampler, lenses=batch.lenses), "hmc"))
+
+    def _sampler(self, density: Density, make: Callable[[Any], Any]) -> Any:
+        if id(density) not in self._samplers:
+            self._samplers[id(density)] = make(density)
+        return self._samplers[id(density)]
 
 
 def default_model(center: tuple[float, float] = (0.0, 0.0), source: LightProfile | None = None) -> LensModel:
