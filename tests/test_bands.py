@@ -138,6 +138,7 @@ class TestTarget:
         np.testing.assert_allclose(system.gradient, gradient / 2, rtol=0, atol=1e-7 * np.abs(gradient).max())
         np.testing.assert_allclose(system.curvature, tf.transpose(system.curvature), rtol=1e-9, atol=1e-9)
 
+    @pytest.mark.slow
     def test_two_bands_know_the_mass_better_than_either(self):
         u = points(1, seed=1)[0]
         joint = np.linalg.inv(gauss_newton(target(), tf.constant(u)).curvature)

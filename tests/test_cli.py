@@ -477,6 +477,7 @@ def test_a_result_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"posterior.nc", "config.json", "summary.json"}
 
 
+@pytest.mark.slow
 def test_repeat_from_config_in_another_process(tmp_path):
     """The whole command as a user meets it: the same draws, a table on stdout, a clean stderr."""
     out = tmp_path / "again"

@@ -261,7 +261,7 @@ class TestRealStamps:
 
 
 class TestCommandLine:
-    @pytest.mark.parametrize("as_json", [False, True])
+    @pytest.mark.parametrize("as_json", [pytest.param(False, marks=pytest.mark.slow), True])
     def test_measures_several_models_into_one_file(self, as_json, model, small_mixtures, tmp_path, monkeypatch):
         monkeypatch.setattr("tflens.galaxies.evaluation.c2st", lambda target, sample, seed: 0.5)  # for its time
         model.save(tmp_path / "tiny" / "1")

@@ -76,9 +76,9 @@ def distance(curves, source):
     [
         ("SIE", {1, 2, 4}),
         ("EPL + shear, steep", {2, 4}),
-        ("EPL + shear, shallow", {1, 3, 5}),
-        ("NFW + shear", {1, 3, 5}),
-        ("NIE", {1, 3, 5}),
+        pytest.param("EPL + shear, shallow", {1, 3, 5}, marks=pytest.mark.slow),
+        pytest.param("NFW + shear", {1, 3, 5}, marks=pytest.mark.slow),
+        pytest.param("NIE", {1, 3, 5}, marks=pytest.mark.slow),
     ],
 )
 def test_images_are_as_many_as_the_caustics_say(name, numbers):

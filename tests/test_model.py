@@ -248,7 +248,7 @@ class TestLogProb:
         expected = tape.gradient(expected, u).numpy()
         np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
-    @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "graph"])
+    @pytest.mark.parametrize("compiled", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eager", "graph"])
     def test_log_prob_has_that_gradient(self, compiled):
         # With a network, whose weights TensorFlow sees as something to differentiate by.
         target = tiny_lens.latent_target()

@@ -159,6 +159,7 @@ class TestStarts:
         # What the look does not know scatters by half the prior.
         assert u[:, tiny_lens.model().names.index("source.center_y")].std() == pytest.approx(0.5, rel=0.15)
 
+    @pytest.mark.slow
     def test_search_and_polish_repeat_themselves(self):
         def run():
             target = tiny_lens.target()

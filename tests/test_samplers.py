@@ -114,7 +114,8 @@ class TestEach:
         assert all(np.isfinite(row.r_hat) and row.ess > 40 for row in back.table())
 
 
-@pytest.mark.parametrize("name", [pytest.param("smc", marks=pytest.mark.slow), "vi-iaf"])
+@pytest.mark.parametrize("name", ["smc", "vi-iaf"])
+@pytest.mark.slow
 def test_source_that_is_a_network(name):
     target = tiny_lens.latent_target()
     values = {each: value for each, value in tiny_lens.TRUTH.items() if each in target.model.names}
