@@ -599,3 +599,8 @@ def test_shipped_galaxies(tmp_path):
         np.testing.assert_allclose(answer["outputs"]["galaxy"], galaxies.sample_prior(2, seed=5), rtol=1e-3, atol=1e-8)
         asked["inputs"]["n"] = 10**9
         assert predict(port, asked, "/v1/models/galaxies")[0] == 400
+
+
+def test_answers_are_not_held_back_for_an_acknowledgement():
+    with listen("127.0.0.1", 0) as place, socket.create_connection(place.getsockname()), place.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
