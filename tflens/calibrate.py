@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Result = dict[str, Any]
 
-MOCKS_PER_WORKER = 25
+MOCKS_PER_WORKER = 100
 """How many mocks are fitted by one process, before another takes over."""
 
 SETTINGS = {"starts": 32, "survivors": 4, "draws": 200}
@@ -205,12 +205,10 @@ def fit_mocks(
     larger n, goes on. A process that dies is replaced, and its mock tried once more. A mock whose processes died, or
     whose fit raised an error, has no fit: that counts as a failure, and is tried again by the next call.
 
-    A mock depends on the plan's seed and its own index alone. Its fit depends, a little, also on the mocks that the
-    same process has fitted before it: they share a `Fitter`, whose map of finely sampled pixels grows to suit each (see
-    there), as in `tflens.many.fit_many`. So with another number of processes, or after a kill, chains may run
-    differently, though towards the same posterior. With `share=False` each mock has a process and a Fitter of its own,
-    which costs its compilation, and its result is the same for any number of processes from 2; one alone has all
-    threads, whose sums are rounded in another order.
+    A mock depends on the plan's seed and its own index alone, and so does its fit, though it shares what is compiled
+    with those that the same process has fitted before it: for any number of processes from 2 it is the same; one alone
+    has all threads, whose sums are rounded in another order. With `share=False` each mock has a process and a `Fitter`
+    of its own, which costs its compilation.
 
     Scripts that call this keep what they do under `if __name__ == "__main__"`, for child processes import them.
 

@@ -79,7 +79,7 @@ def calibrate(
         float, typer.Option(min=0, help="GB that a process may hold after a mock; with more it is replaced.")
     ] = MEMORY,
     share: Annotated[
-        bool, typer.Option(help="Mocks share what is compiled; without, no fit depends on those before it.")
+        bool, typer.Option(help="Mocks share what is compiled; without, each compiles for itself.")
     ] = True,
     resume: Annotated[
         Path | None,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tflens.inference.pipeline import Fitter
     from tflens.observation import Observation
 
-LENSES_PER_WORKER = 25
+LENSES_PER_WORKER = 100
 """How many lenses of one shape are fitted by one process, before another takes over."""
 
 CENTER_STEP = 0.02
