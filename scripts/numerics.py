@@ -85,7 +85,9 @@ def agreement(name: str, a: np.ndarray, b: np.ndarray) -> Record:
     """Difference of the means of two sets of chains, in its Monte Carlo error, and the ratio of their widths."""
     from tflens.inference.convergence import az
 
-    error = np.hypot(float(az.mcse(a.astype(float))), float(az.mcse(b.astype(float))))
+    # A dataset, for from an array ArviZ gives an array.
+    errors = (float(az.mcse(az.convert_to_dataset({"x": each.astype(float)}))["x"]) for each in (a, b))
+    error = np.hypot(*errors)
     return {
         "variant": name,
         "value": float((a.mean(dtype=float) - b.mean(dtype=float)) / error),

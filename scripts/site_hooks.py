@@ -21,6 +21,7 @@ GUIDES = (
     "reliability",
     "scale",
     "soak",
+    "numerics",
 )
 EXAMPLES = ("quickstart", "own_lens", "own_galaxies", "mnist", "serving")
 ROOMS = {
