@@ -111,7 +111,7 @@ soak: $(READY)
 	$(BIN)/python scripts/soak.py $(SOAK)
 	$(BIN)/python scripts/update_tables.py
 
-# Precision, long chains, a thousand fits in one process; NUMERICS="--only fits --fits 30" for a short form.
+# Precision, long chains, a thousand fits in one process; NUMERICS="--only many_fits --fits 30" for a short form.
 .PHONY: numerics
 numerics: $(READY)
 	$(BIN)/python scripts/numerics.py $(NUMERICS)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from tflens.many import LENSES_PER_WORKER
 from tflens.measured import keep_records
 from tflens.run import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 LENSES = 100_000
-SHARED = 25  # lenses that share what is compiled
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def hours_on_cores(fit: Fit, cores: int, lenses: int = LENSES) -> float:
         cores: of the cluster.
         lenses: of the catalogue.
     """
-    each = fit.seconds - fit.once + fit.once / SHARED
+    each = fit.seconds - fit.once + fit.once / LENSES_PER_WORKER
     return lenses * each * fit.cores / cores / 3600
 
 
@@ -61,7 +61,7 @@ def hours_on_gpus(fit: Fit, gpus: int, lenses: int = LENSES) -> tuple[float, flo
     gain = min(GPU.bandwidth / CORE.bandwidth, GPU.flops / CORE.flops) / fit.cores
     device = fit.seconds - fit.once - fit.host
     hours = [
-        lenses * (device / (gain * share) + fit.host / _HOST_WORKERS + fit.once / SHARED) / gpus / 3600
+        lenses * (device / (gain * share) + fit.host / _HOST_WORKERS + fit.once / LENSES_PER_WORKER) / gpus / 3600
         for share in GPU.shares
     ]
     return min(hours), max(hours)

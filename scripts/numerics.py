@@ -1,11 +1,10 @@
 """Whether numbers can be trusted: precision, long chains, and many fits in one process.
 
-python scripts/numerics.py                          # all of it; writes docs/results/numerics.json
-python scripts/numerics.py --only fits --fits 30    # a part, shortened: nothing is written
+python scripts/numerics.py                             # all of it; writes docs/results/PART.json for each part
+python scripts/numerics.py --only many_fits --fits 30  # a part, shortened: nothing is written
 """
 
 import argparse
-import os
 import resource
 import sys
 import time
@@ -20,13 +19,13 @@ from tflens.grid import PixelGrid
 from tflens.measured import Record, keep_records
 from tflens.quiet import import_tensorflow_quietly
 from tflens.run import build_model, commit
+from tflens.workers import resident_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from traces import counted_traces  # noqa: E402
 
-RESULTS = ROOT / "docs/results/numerics.json"
 SEARCH = {"starts": 6, "search_steps": 36, "survivors": 2, "polish_steps": 10}
 SHORT = SEARCH | {"chains": 2, "warmup": 40, "draws": 20, "rounds": 1}
 """Of the many fits: what they find does not matter, only that they are all of a fit."""
@@ -42,15 +41,14 @@ def main() -> None:
     options = parser.parse_args()
     import_tensorflow_quietly()
     shortened = options.fits is not None or options.draws is not None
-    effort = {"fits": options.fits or 1000, "chain": options.draws or 20_000, "precision": None}
+    effort = {"many_fits": options.fits or 1000, "long_chain": options.draws or 20_000, "precision": None}
     for name in options.only:
         records = PARTS[name](effort[name])
         for record in records:
             print(record, flush=True)
         if not shortened:
             about = {"command": f"python scripts/numerics.py --only {name}", "commit": commit()}
-            keep_records(RESULTS, [record | about for record in records])
-    sys.exit(0)
+            keep_records(ROOT / f"docs/results/{name}.json", [record | about for record in records])
 
 
 def precision(_: None) -> list[Record]:
@@ -108,8 +106,8 @@ def small_lens(seed: int) -> Any:
     return survey.draw(lens_model(Sersic()), seed=[seed], name=f"lens {seed}").observation
 
 
-def chain(draws: int) -> list[Record]:
-    """Chains of float32 a hundred times as long as those of a fit: halves, and log posteriors computed anew."""
+def long_chain(draws: int) -> list[Record]:
+    """Long chains of float32: halves, and log posteriors computed anew."""
     import tensorflow as tf
 
     from tflens.inference.mock_lenses import lens_model
@@ -135,7 +133,7 @@ def chain(draws: int) -> list[Record]:
     ]
 
 
-def fits(count: int) -> list[Record]:
+def many_fits(count: int) -> list[Record]:
     """Lenses of one shape, one after another, by one `Fitter`: what is traced, and memory."""
     from tflens.inference.mock_lenses import lens_model
     from tflens.inference.pipeline import Fitter
@@ -148,7 +146,7 @@ def fits(count: int) -> list[Record]:
         for number in range(count):
             before = len(traced)
             fit = fitter.fit(small_lens(number), seed=number)
-            seen.append((number + 1, resident(), len(traced), time.monotonic() - began))
+            seen.append((number + 1, resident_bytes() / 1e6, len(traced), time.monotonic() - began))
             if number < 10 or (number + 1) % 50 == 0 or len(traced) > before:
                 print(
                     f"{seen[-1][0]} fits: {seen[-1][1]:.0f} MB, {len(traced)} graphs, {seen[-1][3]:.0f} s, "
@@ -184,13 +182,7 @@ def fits(count: int) -> list[Record]:
     ]
 
 
-def resident() -> float:
-    """Of this process, MB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-PARTS = {"precision": precision, "chain": chain, "fits": fits}
+PARTS = {"precision": precision, "long_chain": long_chain, "many_fits": many_fits}
 
 if __name__ == "__main__":
     main()

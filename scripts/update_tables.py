@@ -453,15 +453,25 @@ def soak(records: list[dict]) -> str:
     return "\n".join([*rows, "", _source(records)])
 
 
+def saved_fit(records: list[dict]) -> str:
+    """Seconds of a fit in a SavedModel."""
+    rows = ["| | s | R-hat | chi^2 |", "|---|---|---|---|"]
+    for r in records:
+        found = f"{r['r_hat']:.1f} | {r['chi2']:.2f}" if "r_hat" in r else " | "
+        rows.append(f"| {r['variant']} | {r['value']:.0f} | {found} |")
+    return "\n".join(
+        [*rows, "", f"Exported with `{records[0]['settings']}`, {records[0]['cores']} cores. {_source(records)}"]
+    )
+
+
 def precision(records: list[dict]) -> str:
     """Posteriors of float32 beside those of float64."""
-    chosen = [r for r in records if r["id"] == "precision"]
     rows = [
         "| | difference of the means, in its Monte Carlo error | in posterior sigma | sigma, float32 / float64 |",
         "|---" * 4 + "|",
     ]
-    rows += [f"| {r['variant']} | {r['value']:+.1f} | {r['sigma']:+.3f} | {r['widths']:.3f} |" for r in chosen]
-    return "\n".join([*rows, "", _source(chosen)])
+    rows += [f"| {r['variant']} | {r['value']:+.1f} | {r['sigma']:+.3f} | {r['widths']:.3f} |" for r in records]
+    return "\n".join([*rows, "", _source(records)])
 
 
 def long_chain(records: list[dict]) -> str:
@@ -529,15 +539,16 @@ TABLES = {
     "newton_steps": (("docs/galaxies.md",), "newton_steps", newton_steps),
     "rendering": (("docs/physics.md",), "rendering", rendering),
     "serving": (("docs/serving.md",), "serving", serving),
+    "saved_fit": (("docs/serving.md",), "saved_fit", saved_fit),
     "bad_input": (("docs/reliability.md",), "reliability", bad_input),
     "fuzz": (("docs/reliability.md",), "reliability", fuzz),
     "scale_throughput": (("docs/scale.md",), "scale", scale_throughput),
     "scale_memory": (("docs/scale.md",), "scale", scale_memory),
     "costs": (("docs/scale.md",), "costs", costs),
     "soak": (("docs/soak.md",), "soak", soak),
-    "precision": (("docs/numerics.md",), "numerics", precision),
-    "long_chain": (("docs/numerics.md",), "numerics", long_chain),
-    "many_fits": (("docs/numerics.md",), "numerics", many_fits),
+    "precision": (("docs/numerics.md",), "precision", precision),
+    "long_chain": (("docs/numerics.md",), "long_chain", long_chain),
+    "many_fits": (("docs/numerics.md",), "many_fits", many_fits),
 }
 
 

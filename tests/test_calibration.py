@@ -62,15 +62,18 @@ def drawn(seed: int, index: int) -> Mock:
 
 
 @functools.cache
-def fitted_in_turn() -> tuple[list[Fit], list[int]]:
-    """Of two lenses by one `Fitter`, then of the first one again; and how many graphs had been traced after each."""
+def fitted_in_turn() -> tuple[list[Fit], list[int], list[int]]:
+    """Of two lenses by one `Fitter`, then of the first again; and the graphs traced until each ended, in all and of the
+    search."""
     fitter = Fitter(lens_model(Sersic()), SETTINGS, crop=False)
-    fits, traces = [], []
+    fits, traces, of_search = [], [], []
     with counted_traces() as traced:
         for index in (0, 1, 0):
             fits.append(fitter.fit(small_mock(index).observation, seed=index))
             traces.append(len(traced))
-    return fits, traces
+            programs = [*fitter._compiled.coarse._programs.values(), *fitter._compiled.light._programs.values()]
+            of_search.append(sum(program.experimental_get_tracing_count() for program in programs))
+    return fits, traces, of_search
 
 
 def two_fits() -> list[Fit]:
@@ -121,8 +124,12 @@ class TestMocks:
 
 
 class TestFitter:
+    def test_a_second_lens_of_one_shape_is_sought_by_the_same_programs(self):
+        _, _, (after_one, after_two, _) = fitted_in_turn()
+        assert after_one == after_two > 0
+
     def test_a_lens_whose_programs_are_there_traces_nothing_and_owes_nothing_to_those_before_it(self):
-        (first, between, again), traces = fitted_in_turn()
+        (first, between, again), traces, _ = fitted_in_turn()
         assert (first.refine != between.refine).any()
         assert 0 < traces[1] == traces[2]
         np.testing.assert_array_equal(again.posterior.data.posterior["u"], first.posterior.data.posterior["u"])

@@ -1,6 +1,8 @@
 """A file that is being written is whole or not there."""
 
+import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -47,23 +49,28 @@ def test_mode_is_that_of_a_plain_file(tmp_path):
 @pytest.fixture
 def on_disk(monkeypatch):
     """What the disk was made to hold, and what was renamed, in order."""
-    done = []
-    flush, replace = os.fsync, Path.replace
+    done, names = [], {}
+    opens, flush, replace = os.open, os.fsync, Path.replace
+
+    def opened(path, *arguments, **options):
+        handle = opens(path, *arguments, **options)
+        names[handle] = str(path)
+        return handle
 
     def fsync(handle):
-        done.append(("flush", os.readlink(f"/proc/self/fd/{handle}")))
+        done.append(("flush", names[handle]))
         flush(handle)
 
     def renamed(source, target):
         done.append(("rename", str(target)))
         return replace(source, target)
 
+    monkeypatch.setattr(os, "open", opened)
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", renamed)
     return done
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are told by name on Linux only")
 class TestALossOfPower:
     """A name must not be on the disk before what it stands for, and is there when the call returns."""
 
@@ -88,3 +95,17 @@ class TestALossOfPower:
         assert (tmp_path / "model/weights").read_text() == "new"
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
         assert on_disk.count(("rename", str(tmp_path / "model"))) == 2
+
+    @pytest.mark.parametrize("refuses", [Path.is_dir, Path.is_file], ids=["folders", "files"])
+    def test_where_folders_cannot_be_flushed_files_are(self, on_disk, tmp_path, monkeypatch, refuses):
+        known = os.fsync
+
+        def fsync(handle):
+            known(handle)
+            if refuses(Path(on_disk[-1][1])):
+                raise OSError(errno.EINVAL, "Invalid argument")
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        with nullcontext() if refuses is Path.is_dir else pytest.raises(OSError, match="Invalid argument"):
+            write_atomically(tmp_path / "note.txt", lambda temporary: temporary.write_text("new"))
+        assert (tmp_path / "note.txt").exists() == (refuses is Path.is_dir)

@@ -28,7 +28,7 @@ from tflens.errors import ObservationError, ParameterError
 from tflens.inference.posterior import Posterior
 from tflens.observation import Observation
 from tflens.run import execute, prepare
-from tflens.workers import run_in_workers
+from tflens.workers import resident_bytes, run_in_workers
 
 KILL = signal.SIGKILL
 
@@ -356,10 +356,6 @@ class TestWorkers:
 def sleep_for(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class TestCommand:

@@ -109,12 +109,14 @@ def test_derivatives_reach_every_sample_with_its_weight(quadrature):
     np.testing.assert_allclose(product, np.sum(weight * pixels.mean(tangents)), rtol=1e-12)
 
 
+ROOM = {2: 3, 3: 4}
+
+
 class TestRoom:
-    ROOM = {2: 3, 3: 4}  # noqa: RUF012
     OTHER = np.array([[2, 1, 1, 1], [1, 3, 3, 1], [3, 1, 1, 1]])
 
     def pixels(self, **settings) -> PixelIntegration:
-        return PixelIntegration(GRID, samples=2, refine=REFINE, room=self.ROOM, dtype="float64", **settings)
+        return PixelIntegration(GRID, samples=2, refine=REFINE, room=ROOM, dtype="float64", **settings)
 
     @pytest.mark.parametrize("padding", [0, 2])
     def test_maps_are_exchanged_in_a_program(self, padding):
@@ -172,6 +174,19 @@ class TestRoom:
             pixels.refine_by(refine)
         for x, (now, _) in zip(before, pixels.positions, strict=True):
             np.testing.assert_array_equal(x, tf.identity(now))
+
+    def test_a_map_without_room_stays_what_it_is(self):
+        with pytest.raises(ParameterError, match="given without `room`, so it cannot be exchanged; give `room`"):
+            PixelIntegration(GRID, refine=REFINE).refine_by(self.OTHER)
+
+    def test_none_at_all_is_room_for_no_map(self):
+        with pytest.raises(ParameterError, match="2 pixels of 2 x 2 parts, but there is room for 0"):
+            PixelIntegration(GRID, refine=REFINE, room={})
+
+    @pytest.mark.parametrize("room", [{1: 3}, {4: -1}, {4: 1.5}, {"4": 1}])
+    def test_unusable_room_is_refused(self, room):
+        with pytest.raises(ParameterError, match="room must tell for whole numbers of parts from 2"):
+            PixelIntegration(GRID, room=room)
 
 
 @pytest.mark.parametrize("samples", [0, 1.5])

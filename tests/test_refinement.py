@@ -9,7 +9,7 @@ from tflens.grid import PixelGrid
 from tflens.lens_layer import LensLayer
 from tflens.light import Sersic
 from tflens.mass import SIE
-from tflens.refinement import suggest_refinement
+from tflens.refinement import standard_room, suggest_refinement
 
 Y, X = np.mgrid[-4:5, -5:6]
 KERNEL = np.exp(-(X**2 + Y**2) / (2 * 1.2**2))
@@ -99,3 +99,26 @@ def test_unusable_levels_are_refused(levels):
 def test_noise_that_is_not_positive_is_refused(noise):
     with pytest.raises(ParameterError, match="noise must be positive in every pixel"):
         suggest_refinement(LAYER, inputs(), noise)
+
+
+class TestStandardRoom:
+    @pytest.mark.parametrize(
+        ("pixels", "room"),
+        [
+            ({}, {4: 32, 16: 12, 64: 0}),
+            ({4: 32, 16: 12}, {4: 32, 16: 12, 64: 0}),
+            ({4: 33}, {4: 64, 16: 24, 64: 1}),
+            ({64: 2}, {4: 128, 16: 48, 64: 6}),
+            ({16: 193, 64: 1}, {4: 2048, 16: 768, 64: 96}),
+            ({3: 5, 64: 1}, {4: 64, 16: 24, 64: 1, 3: 5}),
+        ],
+    )
+    def test_is_the_smallest_that_holds_the_map(self, pixels, room):
+        refine = np.ones((20, 30), int)
+        refine.flat[: sum(pixels.values())] = [parts for parts, n in pixels.items() for _ in range(n)]
+        assert standard_room(refine) == room
+
+    def test_suits_the_layer(self):
+        refine = np.ones((25, 32), int)
+        refine[3, 4:9] = 5, 4, 16, 4, 64
+        assert LAYER.replace(refine=refine, room=standard_room(refine)).samples > LAYER.replace(refine=refine).samples

@@ -112,13 +112,13 @@ class TestCosts:
     FIT = costs.Fit(cores=2, seconds=100.0, once=25.0, host=8.0)
 
     def test_cores(self):
-        # 75 s, and 1 s of what 25 lenses share, on 2 of 4 cores.
-        assert costs.hours_on_cores(self.FIT, 4, lenses=3600) == pytest.approx(76 / 2)
+        # 75 s, and 0.25 s of what 100 lenses share, on 2 of 4 cores.
+        assert costs.hours_on_cores(self.FIT, 4, lenses=3600) == pytest.approx(75.25 / 2)
 
     def test_gpus(self):
         low, high = costs.hours_on_gpus(self.FIT, 1, lenses=3600)
         gain = 1555 / 20
-        assert (low, high) == pytest.approx((67 / (gain * 0.5) + 1 + 1, 67 / (gain * 0.1) + 1 + 1))
+        assert (low, high) == pytest.approx((67 / (gain * 0.5) + 1.25, 67 / (gain * 0.1) + 1.25))
         assert costs.hours_on_gpus(self.FIT, 10, lenses=3600) == pytest.approx((low / 10, high / 10))
 
     def test_of_the_measured_fits(self):

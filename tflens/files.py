@@ -1,5 +1,6 @@
 """Files, and folders of them, that are whole or not there at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterable
@@ -88,6 +89,9 @@ def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems of networks flush no folders
+            raise
     finally:
         os.close(handle)
 

@@ -142,11 +142,22 @@ class LensLayer(keras.layers.Layer):
         """Positions at which the light is evaluated for one image."""
         return self._cells.size
 
+    @property
+    def refine(self) -> np.ndarray | None:
+        """How many times more nodes there are along each side of a pixel, `[ny, nx]`; None for 1."""
+        return self._sampling["refine"]
+
     def refine_by(self, refine: np.ndarray) -> None:
         """Exchanges the map `refine` of a layer with `room`; nothing is compiled again.
 
         Raises:
             ParameterError: it is not a map of whole numbers from 1 for the grid, or there is no room for it.
+
+        Example:
+            >>> layer = LensLayer(PixelGrid((2, 3), 0.1), room={4: 1})
+            >>> layer.refine_by(np.array([[1, 4, 1], [1, 1, 1]]))
+            >>> layer.samples
+            22
         """
         self._cells.refine_by(self._of_cells(refine))
         self._sampling["refine"] = np.asarray(refine)

@@ -568,11 +568,14 @@ class LensTarget(Density):
     @property
     def refine(self) -> np.ndarray | None:
         """The map of pixels that are sampled more finely, `[ny, nx]`; None if there is none."""
-        refine = self.layer.get_config()["refine"]
-        return None if refine is None else np.array(refine)
+        return self.layer.refine
 
     def refine_by(self, refine: np.ndarray) -> None:
-        """Exchanges that map, see `LensLayer.refine_by`."""
+        """Exchanges that map, for a target with `room`; nothing is compiled again.
+
+        Raises:
+            ParameterError: see `LensLayer.refine_by`.
+        """
         self.layer.refine_by(refine)
 
     def rendering_error(self, u: np.ndarray) -> float:

@@ -63,7 +63,8 @@ class PixelIntegration:
 
     Raises:
         ParameterError: an unknown quadrature; numbers of samples or padding that are not whole; a map that does not
-            hold whole numbers from 1, has another shape than the grid, or for which there is no room.
+            hold whole numbers from 1, has another shape than the grid, or for which there is no room; a room that is
+            none.
 
     Example:
         >>> pixels = PixelIntegration(PixelGrid((2, 3), 1.0), samples=2, quadrature="gauss-legendre", dtype="float64")
@@ -92,12 +93,14 @@ class PixelIntegration:
         even = [(v[:, None] + grid.pixel_scale * nodes).ravel().astype(dtype) for v in (self._x, self._y)]
         self._even_positions = even[0][None, :], even[1][:, None]
         refine = np.ones(grid.shape, int) if refine is None else _checked(refine, grid.shape)
-        self._counts = {parts: count for parts, count in sorted((room or refined_pixels(refine)).items()) if count}
+        counts = refined_pixels(refine) if room is None else _checked_room(room)
+        self._counts = {parts: count for parts, count in sorted(counts.items()) if count}
         rules = {parts: _composite(nodes, self._weights, parts) for parts in self._counts}
         self._offsets = {parts: grid.pixel_scale * offsets for parts, (offsets, _) in rules.items()}
         self._fine_weights = {parts: np.outer(w, w).reshape(-1, 1) for parts, (_, w) in rules.items()}
         self._fine = self._refined(refine)
-        if room is not None:
+        self._is_fixed = room is None
+        if not self._is_fixed:
             self._fine = _Refined(*(tf.Variable(value, trainable=False) for value in self._fine))
 
     @property
@@ -117,6 +120,8 @@ class PixelIntegration:
         Raises:
             ParameterError: it is not a map of this grid, or there is no room for it.
         """
+        if self._is_fixed:
+            raise ParameterError("refine_by: the map was given without `room`, so it cannot be exchanged; give `room`")
         for variable, value in zip(self._fine, self._refined(_checked(refine, self._grid.shape)), strict=True):
             variable.assign(value)
 
@@ -200,6 +205,16 @@ def _checked(refine: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
             f"got {refine.dtype} of shape {refine.shape}" + (f" from {refine.min()}" if refine.size else "")
         )
     return refine
+
+
+def _checked_room(room: Mapping[int, int]) -> Mapping[int, int]:
+    for parts, count in room.items():
+        if not isinstance(parts, int | np.integer) or not isinstance(count, int | np.integer) or parts < 2 or count < 0:
+            raise ParameterError(
+                "room must tell for whole numbers of parts from 2 how many pixels, from 0, there is room for; got "
+                f"{parts!r}: {count!r}"
+            )
+    return room
 
 
 def _placed(values: tf.Tensor, fine: "_Refined") -> tf.Tensor:

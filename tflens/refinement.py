@@ -91,17 +91,20 @@ def suggest_refinement(
 def standard_room(refine: np.ndarray) -> dict[int, int]:
     """Room (see `PixelIntegration`) for a map and for others about as large: the smallest of a few sizes.
 
-    So lenses share what is compiled, though their maps differ.
+    So lenses share what is compiled, though their maps differ. Of levels that are not those of `suggest_refinement`
+    there is room for as many pixels as the map has.
 
     Args:
-        refine: as `suggest_refinement` finds it, of its own levels.
+        refine: whole numbers `[ny, nx]`.
 
     Example:
         >>> standard_room(np.array([[1, 4, 4], [64, 1, 1]]))
         {4: 64, 16: 24, 64: 1}
     """
     wanted = refined_pixels(refine)
-    return next(room for room in _rooms() if all(n <= room[parts] for parts, n in wanted.items()))
+    levels = next(_rooms())
+    others = {parts: n for parts, n in wanted.items() if parts not in levels}
+    return next(room | others for room in _rooms() if all(wanted.get(parts, 0) <= n for parts, n in room.items()))
 
 
 def _rooms() -> Iterator[dict[int, int]]:
@@ -137,8 +140,7 @@ def rendering_error(
         [False, True]
     """
     scene = _Scene(layer, inputs, _positive(noise, layer, "rendering_error"))
-    refine = layer.get_config()["refine"]
-    refine = np.ones(layer.grid.shape, int) if refine is None else np.asarray(refine)
+    refine = np.ones(layer.grid.shape, int) if layer.refine is None else layer.refine
     return scene.largest(scene.render(refine) - scene.render(factor * refine))
 
 

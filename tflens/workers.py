@@ -238,7 +238,7 @@ class Performer:
         except Exception as error:
             error.add_note(f"in a worker:\n{traceback.format_exc()}")
             failure = error
-        return result, failure, _resident_bytes()
+        return result, failure, resident_bytes()
 
 
 def _serve(connection: Any, start: Callable[[], Work]) -> None:
@@ -263,7 +263,13 @@ def _leave_interrupts_to_the_main_thread() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Memory that this process holds; 0 where the system does not tell.
+
+    Example:
+        >>> resident_bytes() >= 0
+        True
+    """
     try:
         pages = Path("/proc/self/statm").read_text().split()[1]
     except OSError:

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
-from tflens.density import Density
 from tflens.errors import ParameterError
 from tflens.galaxies import NeuralSource
 from tflens.inference import hmc
@@ -280,7 +279,7 @@ class Fitter:
         optima = polish_each(batch, optima, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
-        each_chains = shared.sampler_of_batch(batch).draw_each(optima, settings, progress)
+        each_chains = shared.sampler_of(batch).draw_each(optima, settings, progress)
         clock.lap("sample")
         fits = []
         for lens, (observation, look, optimum, chains) in enumerate(
@@ -374,9 +373,9 @@ class _Compiled:
         self.light, self.coarse, self._alone, self._refine = light, coarse, alone, refine
         self._make_sampler = make_sampler
         self._modes = MODES if applies_to(coarse.model) else 0
-        self._fine: dict[tuple[int, ...], LensTarget] = {}
-        self._batches: dict[tuple[int, int], LensBatch] = {}
-        self._samplers: dict[int, Sampler] = {}
+        self._fine: dict[frozenset[tuple[int, int]], LensTarget] = {}
+        self._batches: dict[tuple[LensTarget, int], LensBatch] = {}
+        self._samplers: dict[LensTarget | LensBatch, Sampler | MarkovChains] = {}
 
     def refinement(self, u: np.ndarray, supersampling: int, at_least: np.ndarray | None = None) -> np.ndarray | None:
         """Which pixels models near `u` of the lens that is seen need more finely, none less than `at_least`; None where
@@ -394,7 +393,7 @@ class _Compiled:
         if refine is None:
             return self.coarse
         room = None if self._alone else standard_room(refine)
-        key = () if room is None else tuple(room.values())
+        key = frozenset((room or {}).items())
         fine = self._fine.get(key)
         if fine is None:
             fine = self._fine[key] = self.coarse.refined(supersampling, refine, self._modes, room)
@@ -409,7 +408,7 @@ class _Compiled:
     ) -> LensBatch:
         """A batch of lenses that share a target's programs; the last one of that target and as many lenses if there is
         one."""
-        key = id(target), len(observations)
+        key = target, len(observations)
         batch = self._batches.get(key)
         if batch is None:
             batch = self._batches[key] = LensBatch(target, len(observations))
@@ -419,18 +418,15 @@ class _Compiled:
             batch.take(lens)
         return batch
 
-    def sampler_of(self, target: LensTarget) -> Sampler:
-        """The sampler of a target, made once."""
-        return self._sampler(target, self._make_sampler)
-
-    def sampler_of_batch(self, batch: LensBatch) -> MarkovChains:
-        """That of a batch."""
-        return self._sampler(batch, lambda batch: MarkovChains(batch, partial(hmc.Sampler, lenses=batch.lenses), "hmc"))
-
-    def _sampler(self, density: Density, make: Callable[[Any], Any]) -> Any:
-        if id(density) not in self._samplers:
-            self._samplers[id(density)] = make(density)
-        return self._samplers[id(density)]
+    def sampler_of(self, density: LensTarget | LensBatch) -> Sampler | MarkovChains:
+        """The sampler of a target or of a batch, made once."""
+        if density not in self._samplers:
+            self._samplers[density] = (
+                MarkovChains(density, partial(hmc.Sampler, lenses=density.lenses), "hmc")
+                if isinstance(density, LensBatch)
+                else self._make_sampler(density)
+            )
+        return self._samplers[density]
 
 
 def default_model(center: tuple[float, float] = (0.0, 0.0), source: LightProfile | None = None) -> LensModel:
