@@ -1,6 +1,6 @@
 """Seconds that a whole fit takes in a SavedModel, with the neural source: to export, to load, and lens by lens.
 
-python scripts/measure_saved_fit.py             # writes docs/results/saved_fit.json; ten minutes
+python scripts/measure_saved_fit.py             # writes docs/results/saved_fit.json; five minutes
 python scripts/update_tables.py                 # and the table of docs/serving.md from it
 """
 
@@ -36,16 +36,16 @@ def main() -> None:
             capture_output=True,
         )
         lenses = [Observation.from_fits(path) for path in sorted((folder / "mocks").glob("*.fits"))]
-        side = len(lenses[0].psf)
+        settings = f"{' '.join(GRID)} --psf-side {len(lenses[0].psf)} {EFFORT}"
         began = time.monotonic()
         subprocess.run(
-            [*TFLENS, "export", "fit", "-o", name, *GRID, "--psf-side", str(side), *EFFORT.split()],
+            [*TFLENS, "export", "fit", "-o", name, *settings.split()],
             check=True,
             capture_output=True,
         )
         records = [{"variant": "to export", "value": time.monotonic() - began}]
         records += calls(folder / "fit/1", lenses)
-    about = {"id": "saved fit", "seed": SEED, "settings": EFFORT, "cores": len(os.sched_getaffinity(0))}
+    about = {"id": "saved fit", "seed": SEED, "settings": settings, "cores": len(os.sched_getaffinity(0))}
     about |= {"command": "python scripts/measure_saved_fit.py", "commit": commit()}
     keep_records(RESULTS, [record | about for record in records])
     for record in records:
