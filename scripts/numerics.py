@@ -82,7 +82,7 @@ def precision(_: None) -> list[Record]:
 def rounding(_: None) -> list[Record]:
     """How far the rounding of float32 moves the demo's posterior: its draws weighed anew by the density in float64.
 
-    The means of weighed and unweighed draws have nearly the same Monte Carlo error, which drops out of their difference.
+    Weighed and unweighed means share their Monte Carlo error, which drops out of their difference.
     """
     import tensorflow as tf
 

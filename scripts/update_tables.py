@@ -474,6 +474,23 @@ def precision(records: list[dict]) -> str:
     return "\n".join([*rows, "", _source(records)])
 
 
+def rounding(records: list[dict]) -> str:
+    """What float32's rounding does to a posterior."""
+    (density,) = [r for r in records if r["variant"] == "log posterior"]
+    moved = [r for r in records if r is not density]
+    farthest = max(moved, key=lambda r: abs(r["value"]))
+    widths = [r["widths"] for r in moved]
+    rows = [
+        "| | |",
+        "|---|---|",
+        f"| draws | {density['n']:,} |",
+        f"| rounding of the log posterior, standard deviation | {density['value']:.2g} |",
+        f"| it moves a mean by at most | {farthest['value']:+.4f} sigma ({farthest['variant']}) |",
+        f"| it changes sigma by a factor of | {min(widths):.4f} to {max(widths):.4f} |",
+    ]
+    return "\n".join([*rows, "", _source(records)])
+
+
 def long_chain(records: list[dict]) -> str:
     """First and second halves of long chains."""
     chosen = [r for r in records if r["id"] == "drift"]
@@ -547,6 +564,7 @@ TABLES = {
     "costs": (("docs/scale.md",), "costs", costs),
     "soak": (("docs/soak.md",), "soak", soak),
     "precision": (("docs/numerics.md",), "precision", precision),
+    "rounding": (("docs/numerics.md",), "rounding", rounding),
     "long_chain": (("docs/numerics.md",), "long_chain", long_chain),
     "many_fits": (("docs/numerics.md",), "many_fits", many_fits),
 }

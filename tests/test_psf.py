@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy.signal import convolve2d, fftconvolve
 
 from tflens.errors import ParameterError
-from tflens.psf import PSF
+from tflens.psf import PSF, convolve_by_fft
 
 SHAPE = (13, 22)
 # Odd, narrow, larger than half the image, larger than the image on one side and on both.
@@ -257,3 +257,24 @@ class TestErrors:
     def test_unusable_setting_is_refused(self, setting, message):
         with pytest.raises(ParameterError, match=message):
             PSF(np.ones((3, 3)), SHAPE, **setting)
+
+
+class TestKernelOfAProgram:
+    """`convolve_by_fft`, whose kernel is a tensor."""
+
+    @pytest.mark.parametrize("xla", [True, None])
+    @pytest.mark.parametrize("shape", KERNELS)
+    def test_equals_a_psf_with_that_kernel(self, shape, xla):
+        unit = kernel(shape) / kernel(shape).sum()
+        program = tf.function(convolve_by_fft, jit_compile=xla)
+        expected = PSF(unit, SHAPE, method="fft", dtype="float64").convolve(IMAGES)
+        np.testing.assert_allclose(program(tf.constant(IMAGES), tf.constant(unit)), expected, rtol=0, atol=1e-13)
+
+    def test_gradient_is_the_adjoint(self):
+        unit, upstream = tf.constant(kernel((5, 7))), tf.constant(IMAGES[::-1])
+        images = tf.constant(IMAGES)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            product = tf.reduce_sum(upstream * convolve_by_fft(images, unit))
+        flipped = convolve_by_fft(upstream, unit[::-1, ::-1])
+        np.testing.assert_allclose(tape.gradient(product, images), flipped, rtol=0, atol=1e-12)

@@ -13,6 +13,7 @@ from tflens.inference.fit_program import Fitted, fit_program
 from tflens.inference.settings import FitSettings
 from tflens.model import LensModel, LensTarget, Seen
 from tflens.observation import Observation
+from tflens.psf import convolve_by_fft
 from tflens.serving.lens import amplitude_arguments, parameter_arguments, whitened
 from tflens.serving.signature import Argument, Signature, Tensors, identifier
 
@@ -141,18 +142,8 @@ class _Target(LensTarget):
         """Images `[..., ny, nx]` seen through a PSF; a sky, the last of all components, is the same everywhere."""
         components = len(self.model.amplitude_names)
         if self.model.sky and images.shape.rank > 3 and images.shape[-3] == components:
-            return tf.concat([_convolved(images[..., :-1, :, :], psf), images[..., -1:, :, :]], -3)
-        return _convolved(images, psf)
-
-
-def _convolved(images: tf.Tensor, psf: tf.Tensor) -> tf.Tensor:
-    size = tf.shape(images)
-    flat = tf.reshape(images, [-1, *images.shape[-2:], 1])
-    # TensorFlow's convolution is a correlation.
-    blurred = tf.nn.conv2d(flat, psf[::-1, ::-1, None, None], 1, "SAME")
-    result = tf.reshape(blurred, size)
-    result.set_shape(images.shape)
-    return result
+            return tf.concat([convolve_by_fft(images[..., :-1, :, :], psf), images[..., -1:, :, :]], -3)
+        return convolve_by_fft(images, psf)
 
 
 def _seen(image: tf.Tensor, noise: tf.Tensor, psf: tf.Tensor, mask: tf.Tensor) -> _SeenThrough:
