@@ -30,7 +30,7 @@ SEARCH = {"starts": 6, "search_steps": 36, "survivors": 2, "polish_steps": 10}
 SHORT = SEARCH | {"chains": 2, "warmup": 40, "draws": 20, "rounds": 1}
 """Of the many fits: what they find does not matter, only that they are all of a fit."""
 WARM = 30
-"""Fits after which every program that lenses of one shape share should have been met."""
+"""Fits whose memory is not compared, at the least."""
 
 
 def main() -> None:
@@ -215,7 +215,9 @@ def many_fits(count: int) -> list[Record]:
                     f"{fit.compiled.layer.samples} samples",
                     flush=True,
                 )
-    warm = min(WARM, count // 2)
+    # The last fit for which anything was traced: from it on all programs that these lenses share are there.
+    warm = max(WARM, 1 + max(n for n, row in enumerate(seen) if n == 0 or row[2] > seen[n - 1][2]))
+    warm = min(warm, count - 1)
     number, memory, graphs, seconds = np.array(seen[warm - 1 :]).T
     return [
         {

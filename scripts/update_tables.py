@@ -519,11 +519,11 @@ def many_fits(records: list[dict]) -> str:
         "|---|---|",
         f"| fits in one process | {memory['n']:,} |",
         f"| seconds a fit, after the first ones | {graphs['seconds_a_fit']:.2f} |",
-        f"| memory after {memory['warm']} fits, MB | {memory['first']:.0f} |",
+        f"| graphs traced by the first {memory['warm']} | {graphs['first']} |",
+        f"| by all after them | {graphs['value']} |",
+        f"| memory after the first {memory['warm']}, MB | {memory['first']:.0f} |",
         f"| its growth until the last, MB | {memory['value']:+.0f} |",
         f"| straight line through it, MB a fit | {memory['slope']:+.3f} |",
-        f"| graphs traced by the first {memory['warm']} fits | {graphs['first']} |",
-        f"| by all others | {graphs['value']} |",
     ]
     return "\n".join([*rows, "", _source([memory])])
 
