@@ -485,8 +485,8 @@ def rounding(records: list[dict]) -> str:
         "|---|---|",
         f"| draws | {density['n']:,} |",
         f"| rounding of the log posterior, standard deviation | {density['value']:.2g} |",
-        f"| it moves a mean by at most | {farthest['value']:+.4f} sigma ({farthest['variant']}) |",
-        f"| it changes sigma by a factor of | {min(widths):.4f} to {max(widths):.4f} |",
+        f"| it moves a mean by at most | {farthest['value']:+.1g} sigma ({farthest['variant']}) |",
+        f"| it changes a sigma by at most | {max(abs(width - 1) for width in widths):.1g} of itself |",
     ]
     return "\n".join([*rows, "", _source(records)])
 
