@@ -25,8 +25,8 @@ def interpolate_bilinear(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Ten
     ny, nx = image.shape[-2:]
     # A ring of two zeros: clipped positions land between zeros.
     padded = tf.pad(image, [[0, 0], [2, 2], [2, 2]])
-    x = tf.clip_by_value(x + 2, 0.0, nx + 2.0)
-    y = tf.clip_by_value(y + 2, 0.0, ny + 2.0)
+    x = _clipped(x + 2, 0.0, nx + 2.0)
+    y = _clipped(y + 2, 0.0, ny + 2.0)
     column, row = tf.floor(x), tf.floor(y)
     fx, fy = x - column, y - row
     corners = tf.stack([padded[:, :-1, :-1], padded[:, :-1, 1:], padded[:, 1:, :-1], padded[:, 1:, 1:]], axis=-1)
@@ -64,14 +64,19 @@ def interpolate_bicubic(image: tf.Tensor, x: tf.Tensor, y: tf.Tensor) -> tf.Tens
     # Neighbourhoods start from three pixels before the first to one beyond the last: the clipped ones hold zeros.
     padded = tf.pad(image, [[0, 0], [3, 4], [3, 4]])
     height, width = ny + 4, nx + 4
-    x = tf.clip_by_value(x, -2.0, nx + 1.0)
-    y = tf.clip_by_value(y, -2.0, ny + 1.0)
+    x = _clipped(x, -2.0, nx + 1.0)
+    y = _clipped(y, -2.0, ny + 1.0)
     column, row = tf.floor(x), tf.floor(y)
     neighbours = tf.stack([padded[:, i : i + height, j : j + width] for i in range(4) for j in range(4)], axis=-1)
     found = _gather(neighbours, tf.cast(column, tf.int32) + 2, tf.cast(row, tf.int32) + 2)
     along_x, along_y = _weights(x - column), _weights(y - row)
     lines = [tf.add_n([found[..., 4 * i + j] * along_x[j] for j in range(4)]) for i in range(4)]
     return tf.add_n([line * weight for line, weight in zip(lines, along_y, strict=True)])
+
+
+def _clipped(x: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """Within bounds; what is not a number stays so, which clipping alone loses under XLA before TensorFlow 2.21."""
+    return tf.where(tf.math.is_nan(x), x, tf.clip_by_value(x, low, high))
 
 
 def _gather(packed: tf.Tensor, column: tf.Tensor, row: tf.Tensor) -> tf.Tensor:
