@@ -9,6 +9,7 @@ import resource
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,6 @@ from traces import counted_traces  # noqa: E402
 SEARCH = {"starts": 6, "search_steps": 36, "survivors": 2, "polish_steps": 10}
 SHORT = SEARCH | {"chains": 2, "warmup": 40, "draws": 20, "rounds": 1}
 """Of the many fits: what they find does not matter, only that they are all of a fit."""
-WARM = 30
-"""Fits whose memory is not compared, at the least."""
 
 
 def main() -> None:
@@ -51,31 +50,47 @@ def main() -> None:
             keep_records(ROOT / f"docs/results/{name}.json", [record | about for record in records])
 
 
-def precision(_: None) -> list[Record]:
-    """The demo, with its neural source, in float32 and in float64, from one seed."""
+@cache
+def demo_fit(dtype: str) -> Any:
+    """The demo, with its neural source."""
     from tflens.inference.pipeline import Fitter
     from tflens.inference.settings import FitSettings
+
+    observation, model = demo_model(dtype)
+    fit = Fitter(model, FitSettings()).fit(observation)
+    print(f"{dtype}: {sum(fit.seconds.values()):.0f} s, chi^2 {fit.best.chi2:.4f}", flush=True)
+    return fit
+
+
+def demo_model(dtype: str) -> tuple[Any, Any]:
+    """Of the demo, its observation and its model."""
     from tflens.model_file import model_of, tables_of
 
     config = RunConfig(input=Input(file=str(ROOT / "examples/demo/lens.fits")))
     observation = config.input.read()
-    tables = tables_of(build_model(observation, config))
-    posteriors = {}
-    for dtype in ("float32", "float64"):
-        began = time.monotonic()
-        fit = Fitter(model_of(tables | {"dtype": dtype}), FitSettings()).fit(observation)
-        posteriors[dtype] = fit.posterior.data.posterior
-        figures = fit.posterior.diagnostics
-        print(
-            f"{dtype}: {time.monotonic() - began:.0f} s, R-hat {figures['max_r_hat']:.3f}, "
-            f"smallest ESS {figures['min_ess']:.0f}, chi^2 {fit.best.chi2:.4f}",
-            flush=True,
-        )
-    single, double = (posteriors[dtype] for dtype in ("float32", "float64"))
-    names = [name for name in single.data_vars if name != "u"]
+    return observation, model_of(tables_of(build_model(observation, config)) | {"dtype": dtype})
+
+
+def precision(_: None) -> list[Record]:
+    """The demo in float32 and in float64, from one seed."""
+    fits = {dtype: demo_fit(dtype).posterior for dtype in ("float32", "float64")}
+    single, double = (fit.data.posterior for fit in fits.values())
     return [
-        {"id": "precision", "seed": 0, **agreement(name, single[name].to_numpy(), double[name].to_numpy())}
-        for name in names
+        *(
+            {
+                "id": "chains",
+                "variant": dtype,
+                "seed": 0,
+                "value": fit.diagnostics["max_r_hat"],
+                "ess": fit.diagnostics["min_ess"],
+            }
+            for dtype, fit in fits.items()
+        ),
+        *(
+            {"id": "precision", "seed": 0, **agreement(name, single[name].to_numpy(), double[name].to_numpy())}
+            for name in single.data_vars
+            if name != "u"
+        ),
     ]
 
 
@@ -86,24 +101,11 @@ def rounding(_: None) -> list[Record]:
     """
     import tensorflow as tf
 
-    from tflens.inference.pipeline import Fitter
-    from tflens.inference.settings import FitSettings
     from tflens.model import LensTarget
-    from tflens.model_file import model_of, tables_of
 
-    config = RunConfig(input=Input(file=str(ROOT / "examples/demo/lens.fits")))
-    observation = config.input.read()
-    model = build_model(observation, config)
-    fit = Fitter(model, FitSettings()).fit(observation)
+    fit, (observation, model) = demo_fit("float32"), demo_model("float64")
     single = fit.target
-    double = LensTarget(
-        model_of(tables_of(model) | {"dtype": "float64"}),
-        observation,
-        single.frame,
-        fit.settings.supersampling,
-        fit.refine,
-        single.modes,
-    )
+    double = LensTarget(model, observation, single.frame, fit.settings.supersampling, fit.refine, single.modes)
     double.use(fit.mask)
     double.forgive(fit.discrepancy)
     data = fit.posterior.data.posterior
@@ -113,25 +115,23 @@ def rounding(_: None) -> list[Record]:
         for t in (single, double)
     ]
     change = densities[1].astype(float) - densities[0]
-    change -= change.mean()
-    weights = np.exp(change)
-    weights /= weights.sum()
-    print(f"log densities differ by {change.std():.2g}, at the most {np.abs(change).max():.2g}", flush=True)
-    draws = {name: data[name].to_numpy().astype(float).ravel() for name in data.data_vars if name != "u"}
+    weights = np.exp(change - change.mean())
+    about = {"id": "rounding", "seed": 0, "n": len(u)}
     return [
-        {"id": "rounding", "variant": "log posterior", "seed": 0, "n": len(u), "value": float(change.std())},
+        about | {"variant": "log posterior", "value": float(change.std())},
         *(
-            {
-                "id": "rounding",
-                "variant": name,
-                "seed": 0,
-                "n": len(u),
-                "value": float((np.sum(weights * x) - x.mean()) / x.std()),
-                "widths": float(np.sqrt(np.sum(weights * (x - np.sum(weights * x)) ** 2)) / x.std()),
-            }
-            for name, x in draws.items()
+            about | {"variant": name} | moved(draws.to_numpy().astype(float).ravel(), weights)
+            for name, draws in data.data_vars.items()
+            if name != "u"
         ),
     ]
+
+
+def moved(draws: np.ndarray, weights: np.ndarray) -> Record:
+    """What weights do to the mean of draws, in their standard deviation, and to that."""
+    mean, sigma = np.average(draws, weights=weights), draws.std()
+    width = np.sqrt(np.average((draws - mean) ** 2, weights=weights))
+    return {"value": float((mean - draws.mean()) / sigma), "widths": float(width / sigma)}
 
 
 def agreement(name: str, a: np.ndarray, b: np.ndarray) -> Record:
@@ -215,9 +215,8 @@ def many_fits(count: int) -> list[Record]:
                     f"{fit.compiled.layer.samples} samples",
                     flush=True,
                 )
-    # The last fit for which anything was traced: from it on all programs that these lenses share are there.
-    warm = max(WARM, 1 + max(n for n, row in enumerate(seen) if n == 0 or row[2] > seen[n - 1][2]))
-    warm = min(warm, count - 1)
+    totals = [row[2] for row in seen]
+    warm = min(1 + totals.index(totals[-1]), count - 1)  # the last that traced anything: all later ones share
     number, memory, graphs, seconds = np.array(seen[warm - 1 :]).T
     return [
         {

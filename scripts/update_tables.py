@@ -466,12 +466,18 @@ def saved_fit(records: list[dict]) -> str:
 
 def precision(records: list[dict]) -> str:
     """Posteriors of float32 beside those of float64."""
+    fits = [r for r in records if r["id"] == "chains"]
     rows = [
         "| | difference of the means, in its Monte Carlo error | in posterior sigma | sigma, float32 / float64 |",
         "|---" * 4 + "|",
     ]
-    rows += [f"| {r['variant']} | {r['value']:+.1f} | {r['sigma']:+.3f} | {r['widths']:.3f} |" for r in records]
-    return "\n".join([*rows, "", _source(records)])
+    rows += [
+        f"| {r['variant']} | {r['value']:+.1f} | {r['sigma']:+.3f} | {r['widths']:.3f} |"
+        for r in records
+        if r not in fits
+    ]
+    chains = "; ".join(f"{r['variant']}: R-hat {r['value']:.3f}, smallest ESS {r['ess']:.0f}" for r in fits)
+    return "\n".join([*rows, "", f"{chains}. {_source(records)}"])
 
 
 def rounding(records: list[dict]) -> str:
@@ -479,16 +485,13 @@ def rounding(records: list[dict]) -> str:
     (density,) = [r for r in records if r["variant"] == "log posterior"]
     moved = [r for r in records if r is not density]
     farthest = max(moved, key=lambda r: abs(r["value"]))
-    widths = [r["widths"] for r in moved]
-    rows = [
-        "| | |",
-        "|---|---|",
-        f"| draws | {density['n']:,} |",
-        f"| rounding of the log posterior, standard deviation | {density['value']:.2g} |",
-        f"| it moves a mean by at most | {farthest['value']:+.1g} sigma ({farthest['variant']}) |",
-        f"| it changes a sigma by at most | {max(abs(width - 1) for width in widths):.1g} of itself |",
-    ]
-    return "\n".join([*rows, "", _source(records)])
+    facts = {
+        "draws": f"{density['n']:,}",
+        "rounding of the log posterior, standard deviation": f"{density['value']:.2g}",
+        "it moves a mean by at most": f"{farthest['value']:+.1g} sigma ({farthest['variant']})",
+        "it changes a sigma by at most": f"{max(abs(r['widths'] - 1) for r in moved):.1g} of itself",
+    }
+    return _facts(facts, records)
 
 
 def long_chain(records: list[dict]) -> str:
@@ -497,35 +500,36 @@ def long_chain(records: list[dict]) -> str:
     (value,) = [r for r in records if r["id"] == "drift of the value"]
     farthest = max(chosen, key=lambda r: abs(r["value"]))
     widths = [r["widths"] for r in chosen]
-    rows = [
-        "| | |",
-        "|---|---|",
-        f"| draws of each chain | {value['n']:,} |",
-        f"| coordinates, and the log posterior | {len(chosen)} |",
-        f"| largest difference of the halves' means, in its Monte Carlo error | {farthest['value']:+.1f} "
-        f"({farthest['variant']}) |",
-        f"| the same in posterior sigma | {farthest['sigma']:+.3f} |",
-        f"| sigma of the first half / of the second | {min(widths):.3f} to {max(widths):.3f} |",
-        f"| largest difference of a log posterior that the chain kept and one computed anew | {value['value']:.2g} |",
-    ]
-    return "\n".join([*rows, "", _source(chosen)])
+    facts = {
+        "draws of each chain": f"{value['n']:,}",
+        "coordinates, and the log posterior": len(chosen),
+        "largest difference of the halves' means, in its Monte Carlo error": f"{farthest['value']:+.1f} "
+        f"({farthest['variant']})",
+        "the same in posterior sigma": f"{farthest['sigma']:+.3f}",
+        "sigma of the first half / of the second": f"{min(widths):.3f} to {max(widths):.3f}",
+        "largest difference of a log posterior that the chain kept and one computed anew": f"{value['value']:.2g}",
+    }
+    return _facts(facts, records)
 
 
 def many_fits(records: list[dict]) -> str:
     """Memory and traces of many fits in one process."""
     memory, graphs = (next(r for r in records if r["variant"] == name) for name in ("memory", "graphs traced"))
-    rows = [
-        "| | |",
-        "|---|---|",
-        f"| fits in one process | {memory['n']:,} |",
-        f"| seconds a fit, after the first ones | {graphs['seconds_a_fit']:.2f} |",
-        f"| graphs traced by the first {memory['warm']} | {graphs['first']} |",
-        f"| by all after them | {graphs['value']} |",
-        f"| memory after the first {memory['warm']}, MB | {memory['first']:.0f} |",
-        f"| its growth until the last, MB | {memory['value']:+.0f} |",
-        f"| straight line through it, MB a fit | {memory['slope']:+.3f} |",
-    ]
-    return "\n".join([*rows, "", _source([memory])])
+    facts = {
+        "fits in one process": f"{memory['n']:,}",
+        "graphs traced": graphs["first"] + graphs["value"],
+        "the last of them by fit": memory["warm"],
+        "seconds a fit from there on": f"{graphs['seconds_a_fit']:.2f}",
+        "memory there, MB": f"{memory['first']:.0f}",
+        "its growth until the last fit, MB": f"{memory['value']:+.0f}",
+        "straight line through it, MB a fit": f"{memory['slope']:+.3f}",
+    }
+    return _facts(facts, records)
+
+
+def _facts(facts: dict[str, object], records: list[dict]) -> str:
+    rows = [f"| {name} | {value} |" for name, value in facts.items()]
+    return "\n".join(["| | |", "|---|---|", *rows, "", _source(records)])
 
 
 def _target(record: dict) -> Target | None:

@@ -1666,7 +1666,7 @@ bad(
 bad = _case("Command line", "tflens fit", 2)
 bad("no file", lambda folder: ["fit", "-o", folder / "out"], "give the file to fit, or --config")
 bad("no output folder", files("fit", "FILE"), "Missing option '--out'")
-bad("no starts", files("fit", "FILE", "-o", "OUT", "--starts", 0), "Invalid value for '--starts'")
+bad("no starts", files("fit", "FILE", "-o", "OUT", "--starts", 0), "--starts", "greater than or equal to 1")
 bad("words for a number", files("fit", "FILE", "-o", "OUT", "--chains", "many"), "--chains", "valid integer")
 bad("an option that is not there", files("fit", "FILE", "-o", "OUT", "--speed", 3), "No such option: --speed")
 bad(

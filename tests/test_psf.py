@@ -278,3 +278,7 @@ class TestKernelOfAProgram:
             product = tf.reduce_sum(upstream * convolve_by_fft(images, unit))
         flipped = convolve_by_fft(upstream, unit[::-1, ::-1])
         np.testing.assert_allclose(tape.gradient(product, images), flipped, rtol=0, atol=1e-12)
+
+    def test_a_kernel_without_a_middle_is_refused(self):
+        with pytest.raises(ParameterError, match=r"convolve_by_fft: .* odd sides, .* got shape \(3, 4\)"):
+            convolve_by_fft(tf.constant(IMAGES), tf.ones([3, 4], tf.float64))

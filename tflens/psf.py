@@ -219,7 +219,7 @@ def _fft(frame: _Frame, kernel: np.ndarray) -> Operator:
     padded[: kernel.shape[0], : kernel.shape[1]] = kernel
     spectrum = np.fft.rfft2(np.roll(padded, [-(n // 2) - frame.margin for n in kernel.shape], axis=(0, 1)))
     spectrum = spectrum.astype(np.complex64 if frame.dtype == "float32" else np.complex128)
-    convolve = _spectral(tf.constant(spectrum), lengths, frame.cropped_cells, frame.cells)
+    convolve = _spectral(spectrum, spectrum.conj(), lengths, frame.cropped_cells, frame.cells)
     return lambda image: frame.pooled(convolve(image))
 
 
@@ -230,24 +230,38 @@ def convolve_by_fft(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     images, not by the kernel.
 
     Args:
-        images: `[...batch, ny, nx]`.
-        kernel: `[ky, kx]`, odd on both sides, as it is: not normalised.
+        images: `[...batch, ny, nx]`, per pixel in any unit, which the result shares; their last two sides are static.
+        kernel: `[ky, kx]`, static and odd on both sides, on the images' pixels; taken as it is, not normalised.
+
+    Returns:
+        Images `[...batch, ny, nx]`.
+
+    Raises:
+        ParameterError: the kernel has an even side.
 
     Example:
         >>> convolve_by_fft(tf.ones([3, 4]), tf.ones([3, 3]) / 9).numpy().round(3)[0]
         array([0.444, 0.667, 0.667, 0.444], dtype=float32)
     """
+    if any(n % 2 == 0 for n in kernel.shape):
+        raise ParameterError(f"convolve_by_fft: the kernel must have odd sides, so a middle, got shape {kernel.shape}")
     frame = _Frame(tuple(images.shape[-2:]), supersampling=1, padding=0, dtype=images.dtype.name)
     lengths = _fft_lengths(frame, tuple(kernel.shape))
     padded = tf.pad(kernel, [[0, length - n] for length, n in zip(lengths, kernel.shape, strict=True)])
     spectrum = tf.signal.rfft2d(tf.roll(padded, [-(n // 2) for n in kernel.shape], axis=(0, 1)))
-    return _spectral(spectrum, lengths, frame.cells, frame.cells)(images)
+    return _spectral(spectrum, tf.math.conj(spectrum), lengths, frame.cells, frame.cells)(images)
 
 
-def _spectral(spectrum: tf.Tensor, lengths: list[int], out: tuple[int, int], into: tuple[int, int]) -> Operator:
+def _spectral(
+    spectrum: np.ndarray | tf.Tensor,
+    conjugate: np.ndarray | tf.Tensor,
+    lengths: list[int],
+    out: tuple[int, int],
+    into: tuple[int, int],
+) -> Operator:
     """Product with a spectrum, of images of shape `into` to images of shape `out`."""
 
-    def multiply(spectrum: tf.Tensor, shape: tuple[int, int]) -> Operator:
+    def multiply(spectrum: np.ndarray | tf.Tensor, shape: tuple[int, int]) -> Operator:
         def apply(image: tf.Tensor) -> tf.Tensor:
             # The transform pads what it is given. XLA would compute the image inside of that loop, where nothing is
             # vectorised; what is used twice is written out first. (Its first pixel is finite, or no pixel will be.)
@@ -258,7 +272,7 @@ def _spectral(spectrum: tf.Tensor, lengths: list[int], out: tuple[int, int], int
         return apply
 
     # TensorFlow's gradient of these transforms goes through complex ones of the whole plane.
-    return _adjoint_pair(multiply(spectrum, out), multiply(tf.math.conj(spectrum), into))
+    return _adjoint_pair(multiply(spectrum, out), multiply(conjugate, into))
 
 
 def _factors(kernel: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, float]:
