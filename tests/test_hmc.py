@@ -95,6 +95,49 @@ class TestGaussian:
         assert all(points.shape == (6, 3) and np.isfinite(points).all() for _, _, points in heard)
 
 
+@pytest.fixture(scope="module")
+def shifted():
+    shift, told = tf.Variable(np.zeros(3)), []
+
+    def straighten(lens, points, rng):
+        told.append((lens, points + shift.numpy()))
+        shift.assign_add([3.0, -2.0, 1.0])
+        return points - np.array([3.0, -2.0, 1.0])
+
+    found = hmc.sample_each(
+        hmc.Sampler(lambda v: gaussian(v + shift), 3, "float64"),
+        MEAN[None],
+        lambda lens, points: fisher(points),
+        straighten=straighten,
+        chains=6,
+        warmup=80,
+        draws=150,
+        rounds=2,
+        enough=lambda _: False,
+        seed=4,
+    )[0]
+    return found, shift.numpy(), told
+
+
+class TestStraighten:
+    """Coordinates that change on the way: here, shifted ones, each time by more."""
+
+    def test_draws_are_in_the_last_ones(self, shifted):
+        found, shift, _ = shifted
+        u = found.u.reshape(-1, 3) + shift
+        errors = np.sqrt(np.diag(COVARIANCE) / 400)
+        assert (np.abs(u.mean(0) - MEAN) < 4 * errors).all()
+        np.testing.assert_allclose(found.log_prob.ravel(), gaussian(tf.constant(u)), rtol=1e-9)
+
+    def test_they_change_in_the_warm_up_and_before_a_further_round(self, shifted):
+        _, shift, told = shifted
+        assert [lens for lens, _ in told] == [0, 0]
+        np.testing.assert_array_equal(shift, [6.0, -4.0, 2.0])
+        assert len(told[1][1]) == 6 * 150  # all of the round before
+        for _, u in told:
+            assert (np.abs(u.mean(0) - MEAN) < np.sqrt(np.diag(COVARIANCE))).all()
+
+
 class TestSeed:
     def test_same_seed_same_draws_another_seed_others(self):
         first, again, other = short_run(1), short_run(1), short_run(2)

@@ -10,8 +10,10 @@ import tiny_lens
 from tflens.inference.optimize import (
     adam,
     gauss_newton,
+    jacobian,
     least_squares_objective,
     levenberg_marquardt_step,
+    slopes_of,
     start_adam,
     start_levenberg_marquardt,
 )
@@ -52,8 +54,6 @@ class TestGaussNewton:
         assert (target.evaluate(u).amplitudes[:2] > 0).all()
         self.assert_gradient(target, u)
 
-    # FAILS BECAUSE OF A BUG: `gauss_newton` differentiates the positivity through the amplitudes' means alone, but
-    # their standard deviations, which scale it, move with u as well.
     def test_gradient_is_half_that_of_the_objective_where_an_amplitude_is_negative(self):
         target = noiseless()
         u = 0.5 * np.random.default_rng(1).normal(size=target.model.dim)
@@ -80,6 +80,19 @@ class TestGaussNewton:
             for e in np.eye(len(u))[[0, 2, 15]]
         ]
         np.testing.assert_allclose(curvature[[0, 2, 15]], columns, rtol=0, atol=1e-4 * np.abs(curvature).max())
+
+
+@pytest.mark.parametrize("make", [noiseless, tiny_lens.latent_target])
+def test_slopes_of_patterns_are_those_of_the_jacobian(make):
+    target, rng = make(), np.random.default_rng(5)
+    u = 0.2 * rng.normal(size=(2, target.model.dim))
+    each = np.stack([jacobian(target, tf.constant(point)) for point in u])
+    patterns = rng.normal(size=(2, each.shape[-1]))
+    components = target.linear(tf.constant(u)).mean.shape[-1]
+    patterns[0, -components:] = 0  # what is said of the positivity does not count
+    expected = np.einsum("npr,nr->np", each[..., :-components], patterns[:, :-components])
+    found = slopes_of(target, tf.constant(u), tf.constant(patterns))
+    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
 
 
 class TestLevenbergMarquardt:

@@ -142,3 +142,53 @@ def test_each_lens_has_coordinates_of_its_own():
         mine = slice(2 * lens, 2 * lens + 2)
         np.testing.assert_allclose(found[mine], bend_of(target, tf.constant(center)).to_u(tf.constant(v[mine])))
         np.testing.assert_allclose(straight.draws_to_u(lens, v[mine][None])[0], found[mine])
+
+
+@pytest.fixture(scope="module")
+def learned():
+    target = tiny_lens.latent_target()
+    straight = Straight(target)
+    straight.straighten(0, 0.2 * np.random.default_rng(4).normal(size=target.model.dim))
+    v = np.random.default_rng(5).normal(size=(60, target.model.dim))
+    u = straight.draws_to_u(0, v[None])[0]
+    return target, straight, u, straight.learn(0, v, np.random.default_rng(6))
+
+
+class TestLearned:
+    """Coordinates of a lens whose source has latents, learned from draws around its optimum."""
+
+    def test_points_stay_where_they_are(self, learned):
+        target, straight, u, v = learned
+        np.testing.assert_allclose(straight.draws_to_u(0, v[None])[0], u, atol=1e-9)
+        np.testing.assert_allclose(straight.to_u(tf.constant(v)), u, atol=1e-9)
+        np.testing.assert_allclose(straight.log_prob(tf.constant(v)), target.log_prob(tf.constant(u)), rtol=1e-9)
+
+    def test_the_map_is_no_longer_linear_and_keeps_volumes(self, learned):
+        _, straight, _, v = learned
+        points = tf.constant(v[:6])
+        with tf.GradientTape() as tape:
+            tape.watch(points)
+            u = straight.to_u(points)
+        slopes = tape.batch_jacobian(u, points).numpy()
+        log_det = np.linalg.slogdet(slopes)[1]
+        np.testing.assert_allclose(log_det, log_det[0], atol=1e-9)
+        assert np.abs(slopes - slopes[0]).max() > 1e-3 * np.abs(slopes).max()
+
+    def test_curvature_by_v(self, learned):
+        target, straight, u, v = learned
+        point = tf.constant(v[:1])
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            moved = straight.to_u(point)
+        slope = tape.batch_jacobian(moved, point)[0]
+        expected = tf.transpose(slope) @ gauss_newton(target, tf.constant(u[0])).curvature @ slope
+        np.testing.assert_allclose(straight.curvatures(0, v[:1])[0], expected, rtol=1e-6, atol=1e-6)
+
+    def test_it_is_forgotten_with_the_next_lens(self, learned):
+        target, straight, _, _ = learned
+        center = 0.1 * np.random.default_rng(7).normal(size=target.model.dim)
+        fresh = Straight(target)
+        v = np.random.default_rng(8).normal(size=(1, 3, target.model.dim))
+        for each in (straight, fresh):
+            each.straighten(0, center)
+        np.testing.assert_array_equal(straight.draws_to_u(0, v), fresh.draws_to_u(0, v))

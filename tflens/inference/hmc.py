@@ -17,6 +17,9 @@ DIVERGENCE = 1000.0
 
 CHUNK = 5  # transitions between two looks of the host
 QUARTER = np.pi / 2  # of the period of a unit Gaussian: a trajectory of this length forgets where it began
+HALF = (
+    np.pi
+)  # where coordinates are learned: what they do not straighten, longer trajectories mix better for their cost
 FIRST_LEAPFROG, MAX_LEAPFROG = 48, 64
 FIRST_STEP = 0.3
 STABLE = 1.0  # first step of a window, in units of the narrowest width; leapfrog is unstable beyond 2
@@ -25,6 +28,11 @@ JITTER = (0.7, 1.3)  # of a trajectory's length
 TARGET_ACCEPTANCE = 0.9
 # How far each window's metric goes from the mean curvature to the inverse of the chains' covariance.
 TOWARDS_COVARIANCE = (0.5, 0.75, 1.0)
+STRAIGHTEN_AFTER = 2  # windows: earlier, chains are still on their way from the optimum
+
+
+Straighten = Callable[[int, np.ndarray, np.random.Generator], np.ndarray]
+"""Changes the coordinates of a lens, and returns points `[n, dim]` in the new ones: see `sample_each`."""
 
 
 class Chains(NamedTuple):
@@ -215,6 +223,7 @@ def sample_each(
     centers: np.ndarray,
     curvature: Callable[[int, np.ndarray], np.ndarray],
     *,
+    straighten: Straighten | None = None,
     chains: int = 8,
     warmup: int = 120,
     draws: int = 300,
@@ -230,6 +239,9 @@ def sample_each(
         sampler: of all densities.
         centers: `[lenses, dim]`.
         curvature: as for `sample`, of a lens given by its number.
+        straighten: changes the coordinates u of a lens, given by its number, to better ones, from points
+            `[n, dim]` where its chains have been, and returns these in the new ones: in the middle of the warm-up, and
+            before every further round.
         rounds, enough: as for `sample`, of the draws `[chains, draws, dim]` of every lens; a round is of all of them.
         seed: of all of them together: what a lens draws depends on those beside it.
 
@@ -241,23 +253,23 @@ def sample_each(
     for lens, center in enumerate(centers):
         sampler.whiten(center, whitening(curvature(lens, center[None])[0]).numpy(), lens)
     w = tf.constant(START * rng.standard_normal((lenses * chains, dim)), dtype)
-    walk = _Walk(sampler, w, curvature, rng, target_acceptance, chains)
+    walk = _Walk(sampler, w, curvature, straighten, rng, target_acceptance, chains)
     *windows, last = windows_of(warmup)
     total, done = sum(windows) + last, 0
-    for chunks, towards_covariance in zip(windows, TOWARDS_COVARIANCE, strict=True):
+    for window, (chunks, towards_covariance) in enumerate(zip(windows, TOWARDS_COVARIANCE, strict=True)):
         seen = []
         for piece in walk.adapt(chunks):
             seen.append(piece.u)
             done += 1
             progress("warm-up", done / total, piece.u[-1])
         # The first part of a window is on its way from where the last one ended.
-        walk.whiten(np.concatenate(seen[len(seen) // 3 :]), towards_covariance)
+        walk.whiten(np.concatenate(seen[len(seen) // 3 :]), towards_covariance, anew=window >= STRAIGHTEN_AFTER)
     for chunk, piece in enumerate(walk.adapt(last)):
         progress("warm-up", (done + chunk + 1) / total, piece.u[-1])
     visited = None  # in the last round
     for number in range(rounds):
         if visited is not None:
-            walk.whiten(visited, TOWARDS_COVARIANCE[-1])
+            walk.whiten(visited, TOWARDS_COVARIANCE[-1], anew=True)
             for piece in walk.adapt(last):
                 progress("sampling", number / rounds, piece.u[-1])
         kept = draws * 2**number
@@ -293,11 +305,13 @@ class _Walk:
         sampler: Sampler,
         w: tf.Tensor,
         curvature: Callable[[int, np.ndarray], np.ndarray],
+        straighten: Straighten | None,
         rng: np.random.Generator,
         target_acceptance: float,
         chains: int,
     ) -> None:
-        self._sampler, self._w, self._curvature, self._rng = sampler, w, curvature, rng
+        self._sampler, self._w, self._rng = sampler, w, rng
+        self._curvature, self._straighten = curvature, straighten
         self._target_acceptance, self._chains, self._lenses = target_acceptance, chains, len(w) // chains
         self.step_size = np.full(self._lenses, FIRST_STEP)
         self._trajectory = np.full(self._lenses, FIRST_STEP * FIRST_LEAPFROG)
@@ -320,18 +334,23 @@ class _Walk:
                 self.step_size = np.minimum(self.step_size, self._trajectory)
             yield piece
 
-    def whiten(self, visited: np.ndarray, towards_covariance: float) -> None:
-        """New coordinates from where the chains have been, `[transitions, lenses * chains, dim]`."""
+    def whiten(self, visited: np.ndarray, towards_covariance: float, anew: bool) -> None:
+        """New coordinates from where the chains have been, `[transitions, lenses * chains, dim]`; `anew`, straighter
+        ones."""
         dim, dtype = self._w.shape[-1], self._w.dtype.as_numpy_dtype
         moved = []
         for lens, its in enumerate(np.split(visited.astype(np.float64), self._lenses, axis=1)):
+            straighter = anew and self._straighten is not None
+            if straighter:
+                moved_there = self._straighten(lens, its.reshape(-1, dim).astype(dtype), self._rng)
+                its = moved_there.reshape(its.shape).astype(np.float64)
             places = its[[len(its) // 2, -1]].reshape(-1, dim)
             curvatures = self._curvature(lens, places.astype(dtype)).astype(np.float64)
             metric = metric_of(its.reshape(-1, dim), curvatures, towards_covariance)
             self._sampler.whiten(its.mean((0, 1)), metric.whitening.numpy(), lens)
             moved.append(self._sampler.to_w(its[-1], lens))
             self.step_size[lens] = STABLE * float(metric.narrowest)
-            self._trajectory[lens] = QUARTER * float(metric.widest)
+            self._trajectory[lens] = (HALF if straighter else QUARTER) * float(metric.widest)
         self._w = tf.constant(np.concatenate(moved))
 
 

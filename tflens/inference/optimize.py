@@ -172,6 +172,17 @@ def _(target: BandsTarget, u: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tf.concat(of_bands, 0))
 
 
+def slopes_of(target: LensTarget, u: tf.Tensor, patterns: tf.Tensor) -> tf.Tensor:
+    """Derivatives `[batch, dim]` of the residuals' projections on patterns `[batch, residuals]` at points
+    `[batch, dim]`: a gradient each, where `jacobian` costs as much as `dim` of them. Of the amplitudes' positivity, the
+    last of the residuals, nothing is counted."""
+    with tf.GradientTape() as tape:
+        tape.watch(u)
+        residual = target.linear(u).residual
+        projection = tf.reduce_sum(residual * patterns[:, : residual.shape[-1]])
+    return tape.gradient(projection, u)
+
+
 @singledispatch
 def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
     """The Gauss-Newton system at one point u `[dim]`, of a `LensTarget` or a `BandsTarget`."""

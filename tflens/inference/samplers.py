@@ -72,6 +72,7 @@ class MarkovChains:
             self._sampler,
             np.stack([np.zeros_like(optimum.u[0]) for optimum in optima]),
             self._straight.curvatures,
+            straighten=self._straight.learn if self._straight.learns else None,
             chains=effort.chains,
             warmup=effort.warmup,
             draws=effort.draws,

@@ -13,19 +13,28 @@ direction is moved by softer ones alone, volumes are kept, and the density of v 
 but how straight the ridges become.
 
 The latents of a network bend ridges more than to second order, and a parabola that is fitted at one end of them leads
-astray: with latents q is zero.
+astray: with latents q is zero at first, and then what is learned from where a sampler has been (`couplings`), with the
+same two properties.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tflens.bands import BandsTarget
 from tflens.density import Density
-from tflens.inference.optimize import gauss_newton, jacobian
+from tflens.inference.couplings import Couplings, Teacher, unlearned
+from tflens.inference.metric import metric_of
+from tflens.inference.optimize import gauss_newton, jacobian, slopes_of
 
 _REACH = 0.5  # either way along each direction, in units of its width, to difference Jacobians
+
+# Of what is learned: where Jacobians tell the patterns in the image that are known best, how many of them, and at how
+# many points their slopes are computed, around draws by so much of the posterior's width.
+_PLACES, _PATTERNS, _POINTS, _AROUND = 24, 8, 768, 0.1
+_AT_ONCE = 4
 
 
 class Bend(NamedTuple):
@@ -88,7 +97,10 @@ class Straight:
     """The log posteriors of a density, of one lens or of several, in straight coordinates of their own.
 
     Args:
-        density: of u; its data, and with them the bends, may change without anything being compiled again.
+        density: of u; its data, and with them the coordinates, may change without anything being compiled again.
+
+    Attributes:
+        learns: whether there is something to `learn`: a model with latents, in one band.
     """
 
     def __init__(self, density: Density) -> None:
@@ -96,12 +108,40 @@ class Straight:
         dim, dtype, lenses = density.model.dim, density.model.dtype, density.lenses
         shapes = Bend((lenses, dim), (lenses, dim, dim), (lenses, dim, dim, dim))
         self._bends = Bend(*(tf.Variable(tf.zeros(shape, dtype), trainable=False) for shape in shapes))
+        self.learns = bool(density.model.latent_dim) and not isinstance(density, BandsTarget)
+        if self.learns:
+            self._none = unlearned(dim, np.random.default_rng(0))
+            self._couplings = Couplings(
+                *(tf.Variable(np.stack([each] * lenses), dtype=dtype, trainable=False) for each in self._none)
+            )
+            self._teacher = Teacher(dim, dtype)
 
     def straighten(self, lens: int, center: np.ndarray) -> None:
-        """Takes the coordinates of a lens from its optimum `[dim]`."""
+        """Takes the coordinates of a lens from its optimum `[dim]`; what was learned of another one is forgotten."""
         found = self._density.program(_bend_of)(tf.constant(lens), tf.constant(center))
-        for mine, new in zip(self._bends, found, strict=True):
-            mine[lens].assign(new)
+        self._take(lens, found, self._none if self.learns else ())
+
+    def learn(self, lens: int, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Learns better coordinates of a lens from points `[n, dim]` where its sampler has been, see `couplings`.
+
+        Returns:
+            The points in the new coordinates.
+        """
+        u = self.draws_to_u(lens, v[None])[0].astype(np.float64)
+        places = np.stack([self._jacobian(lens, each) for each in rng.choice(u, _PLACES)])
+        identity = np.eye(u.shape[-1])
+        curvatures = places @ places.transpose(0, 2, 1) + identity
+        basis = metric_of(u, curvatures, 1.0).whitening.numpy()
+        basis = basis @ np.linalg.eigh(basis.T @ curvatures.mean(0) @ basis)[1][:, ::-1]
+        points = rng.choice(u, _POINTS) + _AROUND * rng.standard_normal((_POINTS, len(basis))) @ basis.T
+        slopes = self._slopes(lens, points, _patterns(basis.T @ places))
+        good = np.isfinite(slopes).all((1, 2))
+        center = u.mean(0)
+        w = (points - center) @ np.linalg.inv(basis).T
+        couplings = self._teacher.learn(w[good], slopes[good] @ basis, basis, rng)
+        self._take(lens, (center, basis, np.zeros(self._bends.bending.shape[1:])), couplings)
+        w = tf.constant((u - center) @ np.linalg.inv(basis).T, self._density.model.dtype)
+        return couplings.inverse(w).numpy()
 
     def log_prob(self, v: tf.Tensor) -> tf.Tensor:
         """Log posterior `[batch]` at points `[batch, dim]`, as many of each lens."""
@@ -109,31 +149,83 @@ class Straight:
 
     def to_u(self, v: tf.Tensor) -> tf.Tensor:
         """Points `[batch, dim]`, as many of each lens."""
-        dim = v.shape[-1]
-        by_lens = tf.reshape(v, [self._density.lenses, v.shape[0] // self._density.lenses, dim])
-        return tf.reshape(Bend(*(tf.convert_to_tensor(each) for each in self._bends)).to_u(by_lens), v.shape)
+        lenses = self._density.lenses
+        if lenses == 1:
+            return self._of_lens(0, v)  # without an axis of lenses, over which products are slow
+        by_lens = tf.reshape(v, [lenses, v.shape[0] // lenses, v.shape[-1]])
+        return tf.reshape(self._of_lens(slice(None), by_lens), v.shape)
 
     def draws_to_u(self, lens: int, v: np.ndarray) -> np.ndarray:
         """Draws `[chains, draws, dim]` of a lens."""
-        flat = tf.constant(v.reshape(-1, v.shape[-1]))
-        return self._bend(lens).to_u(flat).numpy().reshape(v.shape)
+        return self._of_lens(lens, tf.constant(v.reshape(-1, v.shape[-1]))).numpy().reshape(v.shape)
 
     def curvatures(self, lens: int, points: np.ndarray) -> np.ndarray:
         """Gauss-Newton matrices `[n, dim, dim]` of a lens by v, at points v `[n, dim]`."""
-        one = self._density.program(_curvature)
-        return np.stack([one(tf.constant(lens), self._bend(lens), tf.constant(v)).numpy() for v in points])
+        found = []
+        for v in points:
+            u, slope = (each.numpy() for each in self._density.program(self._slope)(tf.constant(lens), tf.constant(v)))
+            jacobian = self._jacobian(lens, u)
+            found.append(slope.T @ (jacobian @ jacobian.T + np.eye(len(u))) @ slope)
+        return np.stack(found)
 
     def progress(self, tell: Callable[[str, float, np.ndarray], Any]) -> Callable[[str, float, np.ndarray], None]:
         """Reports points v as points u."""
         return lambda stage, fraction, v: tell(stage, fraction, self.to_u(tf.constant(v)).numpy())
 
-    def _bend(self, lens: int) -> Bend:
-        return Bend(*(each[lens] for each in self._bends))
+    def _take(self, lens: int, bend: Sequence[Any], couplings: Sequence[Any]) -> None:
+        variables = [*self._bends, *(self._couplings if self.learns else ())]
+        for mine, new in zip(variables, [*bend, *couplings], strict=True):
+            mine[lens].assign(tf.cast(new, mine.dtype))
+
+    def _of_lens(self, lens: int | slice | tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+        """Points `[n, dim]` of one lens; or of all, `[lenses, n, dim]`."""
+        bend = Bend(*(each[lens] for each in self._bends))
+        if not self.learns:
+            return bend.to_u(v)
+        w = Couplings(*(each[lens] for each in self._couplings)).forward(v)
+        return bend.center[..., None, :] + tf.matmul(w, bend.basis, transpose_b=True)
+
+    def _slope(self, _: Density, lens: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """u `[dim]` of one point v, and du / dv."""
+        v = v[None]
+        with tf.GradientTape() as tape:
+            tape.watch(v)
+            u = self._of_lens(lens, v)
+        return u[0], tape.batch_jacobian(u, v)[0]
+
+    def _jacobian(self, lens: int, u: np.ndarray) -> np.ndarray:
+        """Derivatives `[dim, residuals]` at one point u, float64."""
+        u = tf.constant(u, self._density.model.dtype)
+        return self._density.program(_jacobian)(tf.constant(lens), u).numpy().astype(np.float64)
+
+    def _slopes(self, lens: int, points: np.ndarray, patterns: np.ndarray) -> np.ndarray:
+        """`optimize.slopes_of` at points `[n, dim]` of each of the patterns, `[n, k, dim]`, float64."""
+        dtype = self._density.model.dtype
+        one = self._density.program(_slopes)
+        together = tf.constant(np.tile(patterns, (_AT_ONCE, 1)), dtype)
+        found = [
+            one(tf.constant(lens), tf.constant(np.repeat(each, len(patterns), 0), dtype), together).numpy()
+            for each in np.split(points, len(points) // _AT_ONCE)
+        ]
+        return np.concatenate(found).reshape(len(points), len(patterns), -1).astype(np.float64)
+
+
+def _patterns(slopes: np.ndarray) -> np.ndarray:
+    """What changes most in the residuals, `[k, residuals]`, from their slopes `[places, dim, residuals]`."""
+    strongest = []
+    for each in slopes:
+        vectors = np.linalg.eigh(each @ each.T)[1]
+        strongest.append(vectors[:, : -_PATTERNS - 1 : -1].T @ each)
+    return np.linalg.svd(np.concatenate(strongest), full_matrices=False)[2][:_PATTERNS]
 
 
 def _bend_of(density: Density, lens: tf.Tensor, center: tf.Tensor) -> Bend:
     return bend_of(density.of(lens), center)
 
 
-def _curvature(density: Density, lens: tf.Tensor, bend: Bend, v: tf.Tensor) -> tf.Tensor:
-    return curvature(density.of(lens), bend, v)
+def _jacobian(density: Density, lens: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    return jacobian(density.of(lens), u)
+
+
+def _slopes(density: Density, lens: tf.Tensor, u: tf.Tensor, patterns: tf.Tensor) -> tf.Tensor:
+    return slopes_of(density.of(lens), u, patterns)
