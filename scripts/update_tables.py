@@ -480,6 +480,27 @@ def precision(records: list[dict]) -> str:
     return "\n".join([*rows, "", f"{chains}. {_source(records)}"])
 
 
+def couplings(records: list[dict]) -> str:
+    """Sampling with learned coordinates beside sampling without."""
+    rows = [
+        "| mock | coordinates learned | R-hat of the mass, worst of all | smallest ESS of the mass, of all "
+        "| median ESS | leapfrog steps a transition | gradients in all |",
+        "|---" * 7 + "|",
+    ]
+    for r in sorted(records, key=lambda r: (int(r["variant"].split()[1]), r["learned"])):
+        cells = (
+            r["variant"].split()[1],
+            r["learned"],
+            f"{r['r_hat_mass']:.2f}, {r['r_hat']:.2f}",
+            f"{r['mass']:.0f}, {r['value']:.0f}",
+            f"{r['median']:.0f}",
+            f"{r['leapfrog_steps']:.0f}",
+            f"{r['gradients']:,}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, "", f"Of {records[0]['n']:,} draws each. {_source(records)}"])
+
+
 def rounding(records: list[dict]) -> str:
     """What float32's rounding does to a posterior."""
     (density,) = [r for r in records if r["variant"] == "log posterior"]
@@ -550,6 +571,7 @@ TABLES = {
     "fits": (("docs/fits.md",), "fits", fits),
     "fits_gain": (("docs/fits.md",), "fits", fits_gain),
     "starter": (("docs/fits.md",), "starter", starter),
+    "couplings": (("docs/fits.md",), "couplings", couplings),
     "profiles": (("docs/physics.md",), "profiles", profiles),
     "subhalos": (("docs/physics.md",), "profiles", subhalos),
     "galaxies": (("docs/galaxies.md", CARD), "galaxies", galaxies),

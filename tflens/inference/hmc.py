@@ -240,8 +240,8 @@ def sample_each(
         centers: `[lenses, dim]`.
         curvature: as for `sample`, of a lens given by its number.
         straighten: changes the coordinates u of a lens, given by its number, to better ones, from points
-            `[n, dim]` where its chains have been, and returns these in the new ones: in the middle of the warm-up, and
-            before every further round.
+            `[n, dim]` where its chains have been, and returns these in the new ones: in the warm-up, once the chains
+            have been around, and before every further round. From then on trajectories are half a period long.
         rounds, enough: as for `sample`, of the draws `[chains, draws, dim]` of every lens; a round is of all of them.
         seed: of all of them together: what a lens draws depends on those beside it.
 

@@ -131,8 +131,9 @@ def fit(
     4. If the data ask for it, a random field is allowed for beside the galaxy that the network draws
        (`tflens.inference.discrepancy`), and the survivors are polished once more.
     5. Hamiltonian Monte Carlo runs from the optimum, whitened at first by the Gauss-Newton matrix there, then by what
-       its chains have seen (`tflens.inference.hmc.sample`), until they agree on the mass or `FitSettings.rounds` are
-       over; or another of `tflens.inference.samplers.SAMPLERS`.
+       its chains have seen (`tflens.inference.hmc.sample`), which with a neural source also teaches it straighter
+       coordinates (`tflens.inference.couplings`), until they agree on the mass or `FitSettings.rounds` are over; or
+       another of `tflens.inference.samplers.SAMPLERS`.
 
     Args:
         observation: the data.
