@@ -87,3 +87,9 @@ class TestLearning:
         assert np.abs(first.last - second.last).max() > 1e-3
         for one, other in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_slopes_that_are_too_steep_teach_nothing():
+    u, slopes = sheet(80, 3)
+    found = Teacher(8, "float64").learn(u, 1e200 * slopes, np.zeros((1, 8)), np.random.default_rng(1))
+    np.testing.assert_array_equal(Couplings(*map(tf.constant, found)).forward(tf.constant(u)), u)

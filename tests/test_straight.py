@@ -154,6 +154,24 @@ def learned():
     return target, straight, u, straight.learn(0, v, np.random.default_rng(6))
 
 
+def test_each_lens_learns_for_itself():
+    target = tiny_lens.latent_target()
+    both = LensBatch(target, 2)
+    for lens in range(2):
+        both.take(lens)
+    straight = Straight(both)
+    v = np.random.default_rng(5).normal(size=(2, 40, target.model.dim))
+    for lens in range(2):
+        straight.straighten(lens, np.zeros(target.model.dim))
+    before = straight.draws_to_u(0, v[:1])
+    u = straight.draws_to_u(1, v[1:])
+    v[1] = straight.learn(1, v[1], np.random.default_rng(6))
+    np.testing.assert_array_equal(straight.draws_to_u(0, v[:1]), before)
+    np.testing.assert_allclose(straight.draws_to_u(1, v[1:]), u, atol=1e-9)
+    together = straight.to_u(tf.constant(v.reshape(80, -1)))
+    np.testing.assert_allclose(together, np.concatenate([before[0], u[0]]), atol=1e-9)
+
+
 class TestLearned:
     """Coordinates of a lens whose source has latents, learned from draws around its optimum."""
 

@@ -110,16 +110,16 @@ class Straight:
         self._bends = Bend(*(tf.Variable(tf.zeros(shape, dtype), trainable=False) for shape in shapes))
         self.learns = bool(density.model.latent_dim) and not isinstance(density, BandsTarget)
         if self.learns:
-            self._none = unlearned(dim, np.random.default_rng(0))
+            self._unlearned = unlearned(dim, np.random.default_rng(0))
             self._couplings = Couplings(
-                *(tf.Variable(np.stack([each] * lenses), dtype=dtype, trainable=False) for each in self._none)
+                *(tf.Variable(np.stack([each] * lenses), dtype=dtype, trainable=False) for each in self._unlearned)
             )
             self._teacher = Teacher(dim, dtype)
 
     def straighten(self, lens: int, center: np.ndarray) -> None:
         """Takes the coordinates of a lens from its optimum `[dim]`; what was learned of another one is forgotten."""
         found = self._density.program(_bend_of)(tf.constant(lens), tf.constant(center))
-        self._take(lens, found, self._none if self.learns else ())
+        self._take(lens, found, self._unlearned if self.learns else ())
 
     def learn(self, lens: int, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Learns better coordinates of a lens from points `[n, dim]` where its sampler has been, see `couplings`.
@@ -128,20 +128,19 @@ class Straight:
             The points in the new coordinates.
         """
         u = self.draws_to_u(lens, v[None])[0].astype(np.float64)
-        places = np.stack([self._jacobian(lens, each) for each in rng.choice(u, _PLACES)])
-        identity = np.eye(u.shape[-1])
-        curvatures = places @ places.transpose(0, 2, 1) + identity
+        jacobians = [self._jacobian(lens, each) for each in rng.choice(u, _PLACES)]
+        curvatures = np.stack([each.astype(np.float64) @ each.T for each in jacobians]) + np.eye(u.shape[-1])
         basis = metric_of(u, curvatures, 1.0).whitening.numpy()
         basis = basis @ np.linalg.eigh(basis.T @ curvatures.mean(0) @ basis)[1][:, ::-1]
         points = rng.choice(u, _POINTS) + _AROUND * rng.standard_normal((_POINTS, len(basis))) @ basis.T
-        slopes = self._slopes(lens, points, _patterns(basis.T @ places))
+        slopes = self._slopes(lens, points, _patterns(basis, jacobians))
         good = np.isfinite(slopes).all((1, 2))
         center = u.mean(0)
         w = (points - center) @ np.linalg.inv(basis).T
         couplings = self._teacher.learn(w[good], slopes[good] @ basis, basis, rng)
         self._take(lens, (center, basis, np.zeros(self._bends.bending.shape[1:])), couplings)
         w = tf.constant((u - center) @ np.linalg.inv(basis).T, self._density.model.dtype)
-        return couplings.inverse(w).numpy()
+        return Couplings(*(tf.cast(each, w.dtype) for each in couplings)).inverse(w).numpy()
 
     def log_prob(self, v: tf.Tensor) -> tf.Tensor:
         """Log posterior `[batch]` at points `[batch, dim]`, as many of each lens."""
@@ -164,8 +163,8 @@ class Straight:
         found = []
         for v in points:
             u, slope = (each.numpy() for each in self._density.program(self._slope)(tf.constant(lens), tf.constant(v)))
-            jacobian = self._jacobian(lens, u)
-            found.append(slope.T @ (jacobian @ jacobian.T + np.eye(len(u))) @ slope)
+            slopes = slope.T.astype(np.float64) @ self._jacobian(lens, u)
+            found.append(slopes @ slopes.T + slope.T @ slope)
         return np.stack(found)
 
     def progress(self, tell: Callable[[str, float, np.ndarray], Any]) -> Callable[[str, float, np.ndarray], None]:
@@ -194,9 +193,9 @@ class Straight:
         return u[0], tape.batch_jacobian(u, v)[0]
 
     def _jacobian(self, lens: int, u: np.ndarray) -> np.ndarray:
-        """Derivatives `[dim, residuals]` at one point u, float64."""
+        """Derivatives `[dim, residuals]` at one point u."""
         u = tf.constant(u, self._density.model.dtype)
-        return self._density.program(_jacobian)(tf.constant(lens), u).numpy().astype(np.float64)
+        return self._density.program(_jacobian)(tf.constant(lens), u).numpy()
 
     def _slopes(self, lens: int, points: np.ndarray, patterns: np.ndarray) -> np.ndarray:
         """`optimize.slopes_of` at points `[n, dim]` of each of the patterns, `[n, k, dim]`, float64."""
@@ -210,12 +209,12 @@ class Straight:
         return np.concatenate(found).reshape(len(points), len(patterns), -1).astype(np.float64)
 
 
-def _patterns(slopes: np.ndarray) -> np.ndarray:
-    """What changes most in the residuals, `[k, residuals]`, from their slopes `[places, dim, residuals]`."""
+def _patterns(basis: np.ndarray, jacobians: Sequence[np.ndarray]) -> np.ndarray:
+    """What changes most in the residuals, `[k, residuals]`, along the columns of a basis."""
     strongest = []
-    for each in slopes:
-        vectors = np.linalg.eigh(each @ each.T)[1]
-        strongest.append(vectors[:, : -_PATTERNS - 1 : -1].T @ each)
+    for each in jacobians:
+        along = basis.T @ each
+        strongest.append(np.linalg.eigh(along @ along.T)[1][:, : -_PATTERNS - 1 : -1].T @ along)
     return np.linalg.svd(np.concatenate(strongest), full_matrices=False)[2][:_PATTERNS]
 
 
