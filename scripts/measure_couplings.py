@@ -10,6 +10,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from tflens.calibrate import SETTINGS, simulated_sources
 from tflens.inference import hmc
 from tflens.inference.calibration import MASS, chosen_stamp, draw_mock
@@ -57,7 +59,7 @@ def record_of(fit: Fit) -> Record:
     return {
         "id": "couplings",
         "value": float(found.ess.min()),
-        "median": float(sorted(found.ess)[len(found.ess) // 2]),
+        "median": float(np.median(found.ess)),
         "mass": float(found.ess[mass].min()),
         "r_hat": float(found.r_hat.max()),
         "r_hat_mass": float(found.r_hat[mass].max()),

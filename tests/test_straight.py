@@ -127,11 +127,17 @@ def test_latents_are_whitened_and_no_more():
     np.testing.assert_allclose(white, np.eye(len(white)), atol=1e-6)
 
 
-def test_each_lens_has_coordinates_of_its_own():
-    target = tiny_lens.target()
+def twice(target):
+    """The lens of a target beside itself."""
     both = LensBatch(target, 2)
     for lens in range(2):
         both.take(lens)
+    return both
+
+
+def test_each_lens_has_coordinates_of_its_own():
+    target = tiny_lens.target()
+    both = twice(target)
     straight = Straight(both)
     centers = tiny_lens.near_truth(2, 0.05)
     for lens, center in enumerate(centers):
@@ -156,9 +162,7 @@ def learned():
 
 def test_each_lens_learns_for_itself():
     target = tiny_lens.latent_target()
-    both = LensBatch(target, 2)
-    for lens in range(2):
-        both.take(lens)
+    both = twice(target)
     straight = Straight(both)
     v = np.random.default_rng(5).normal(size=(2, 40, target.model.dim))
     for lens in range(2):

@@ -1,8 +1,8 @@
 """A map that straightens the ridges of a posterior, learned from where its sampler has been.
 
-What an image tells of a galaxy to a part in a hundred, the height and the place of its brightest peak, is a function
-of all latents together: the posterior is narrow in a direction that turns from place to place, and a sampler's steps
-must be as short as it is narrow. No linear map helps. Additive couplings do (Dinh et al. 2015, arXiv:1410.8516): each
+What an image tells best of a galaxy, the height and the place of its brightest peak, is a function of all latents
+together: the posterior is narrow in a direction that turns from place to place, and a sampler's steps must be as short
+as it is narrow. No linear map helps. Additive couplings do (Dinh et al. 2015, arXiv:1410.8516): each
 layer moves one half of the coordinates by what a small network says of the other half. Volumes are kept and the inverse
 is explicit, so that the density of v is that of w, whatever the networks say: nothing is approximated but how straight
 the ridges become.
@@ -17,13 +17,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tflens.inference.hmc import draw_seed
+
 LAYERS, HIDDEN = 6, 64
 _STEPS, _BATCH, _LEARNING_RATE = 800, 64, 2e-3
 
 
 class Couplings(NamedTuple):
-    """The weights of the layers' networks, with one hidden layer more than they have inputs and outputs; or of several
-    maps, with a first axis of lenses.
+    """A map from v to w, both without units: the weights of its layers' networks, which have two hidden layers each. Or
+    several maps, with a first axis of lenses.
+
+    Every layer takes and gives all coordinates, masked, so that one array holds the weights of all of them.
+
+    Example:
+        >>> couplings = Couplings(*map(tf.constant, unlearned(3, np.random.default_rng(0))))
+        >>> v = tf.ones([2, 3], tf.float64)
+        >>> bool(tf.reduce_all(couplings.inverse(couplings.forward(v)) == v))
+        True
 
     Attributes:
         first: `[layers, dim, hidden]`.
@@ -88,8 +98,9 @@ class Teacher:
         rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, _STEPS)
         self._optimizer = keras.optimizers.Adam(rate)
         self._optimizer.build(list(self._weights))
+        self._fresh = [variable.numpy() for variable in self._optimizer.variables]
         self._slopes = tf.function(self._loss_and_slopes, autograph=False, jit_compile=True)
-        self._step = tf.function(self._take_step, autograph=False)
+        self._descend = tf.function(self._take_steps, autograph=False)
 
     def learn(self, w: np.ndarray, slopes: np.ndarray, prior: np.ndarray, rng: np.random.Generator) -> Couplings:
         """Couplings in which a density is nearly a unit Gaussian.
@@ -97,28 +108,35 @@ class Teacher:
         Args:
             w: points `[n, dim]` where it has its mass.
             slopes: at each of them, of what the data know best, `[n, k, dim]`: the Fisher matrix of the data is the sum
-                of their outer products, or a little more.
+                of their outer products, or a little more. Where they are not finite, nothing is learned.
             prior: a factor `[m, dim]` of that of the prior, its transpose times itself.
             rng: of where the learning begins, and of its batches.
+
+        Returns:
+            In NumPy, of the type of the coordinates.
         """
         for mine, new in zip(self._weights, unlearned(w.shape[-1], rng), strict=True):
             mine.assign(new)
-        for variable in self._optimizer.variables:
-            variable.assign(tf.zeros_like(variable))
-        points, slopes, prior = (tf.constant(each, self._weights.first.dtype) for each in (w, slopes, prior))
-        for _ in range(_STEPS):
-            batch = tf.constant(rng.integers(0, len(w), _BATCH), tf.int32)
-            # One random direction for all of the prior's: its square is the trace, on the average (Hutchinson 1989).
-            direction = tf.constant(rng.standard_normal((_BATCH, prior.shape[0])), prior.dtype)
-            self._step(tf.gather(points, batch), tf.gather(slopes, batch), tf.matmul(direction, prior))
-        learned = Couplings(*(each.numpy() for each in self._weights))
-        if all(np.isfinite(each).all() for each in learned):
-            return learned
-        return unlearned(w.shape[-1], rng)  # a sampler that knows no better coordinates still samples
+        for variable, value in zip(self._optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
+        known = (tf.constant(each, self._weights.first.dtype) for each in (w, slopes, prior))
+        self._descend(*known, draw_seed(rng))
+        return Couplings(*(each.numpy() for each in self._weights))
 
-    def _take_step(self, w: tf.Tensor, slopes: tf.Tensor, prior: tf.Tensor) -> None:
+    def _take_steps(self, w: tf.Tensor, slopes: tf.Tensor, prior: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         weights = list(self._weights)
-        self._optimizer.apply_gradients(zip(self._slopes(w, slopes, prior), weights, strict=True))
+
+        def body(i: tf.Tensor) -> list[tf.Tensor]:
+            batch = tf.random.stateless_uniform([_BATCH], seed + tf.stack([i, 0]), maxval=w.shape[0], dtype=tf.int32)
+            # One random direction for all of the prior's: its square is the trace, on the average (Hutchinson 1989).
+            shape = [_BATCH, prior.shape[0]]
+            direction = tf.random.stateless_normal(shape, seed + tf.stack([i, 1]), dtype=prior.dtype)
+            found = self._slopes(tf.gather(w, batch), tf.gather(slopes, batch), tf.matmul(direction, prior))
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(each)) for each in found])
+            self._optimizer.apply([tf.where(finite, each, tf.zeros_like(each)) for each in found], weights)
+            return [i + 1]
+
+        return tf.while_loop(lambda i: i < _STEPS, body, [tf.constant(0)])[0]
 
     def _loss_and_slopes(self, w: tf.Tensor, slopes: tf.Tensor, prior: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -134,6 +152,9 @@ def roughness(couplings: Couplings, w: tf.Tensor, slopes: tf.Tensor, prior: tf.T
         w: `[n, dim]`.
         slopes: by w, `[n, k, dim]`.
         prior: one slope more, `[n, dim]`.
+
+    Returns:
+        A number; 2 dim for a unit Gaussian whose Fisher matrix the slopes are.
     """
     slopes = tf.concat([slopes, prior[:, None]], 1)
     v = couplings.inverse(w)

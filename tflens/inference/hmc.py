@@ -17,9 +17,7 @@ DIVERGENCE = 1000.0
 
 CHUNK = 5  # transitions between two looks of the host
 QUARTER = np.pi / 2  # of the period of a unit Gaussian: a trajectory of this length forgets where it began
-HALF = (
-    np.pi
-)  # where coordinates are learned: what they do not straighten, longer trajectories mix better for their cost
+HALF = np.pi  # where coordinates are learned: what they leave bent mixes better for its cost on longer trajectories
 FIRST_LEAPFROG, MAX_LEAPFROG = 48, 64
 FIRST_STEP = 0.3
 STABLE = 1.0  # first step of a window, in units of the narrowest width; leapfrog is unstable beyond 2
@@ -342,8 +340,8 @@ class _Walk:
         for lens, its in enumerate(np.split(visited.astype(np.float64), self._lenses, axis=1)):
             straighter = anew and self._straighten is not None
             if straighter:
-                moved_there = self._straighten(lens, its.reshape(-1, dim).astype(dtype), self._rng)
-                its = moved_there.reshape(its.shape).astype(np.float64)
+                straight = self._straighten(lens, its.reshape(-1, dim).astype(dtype), self._rng)
+                its = straight.reshape(its.shape).astype(np.float64)
             places = its[[len(its) // 2, -1]].reshape(-1, dim)
             curvatures = self._curvature(lens, places.astype(dtype)).astype(np.float64)
             metric = metric_of(its.reshape(-1, dim), curvatures, towards_covariance)

@@ -52,7 +52,11 @@ class Bend(NamedTuple):
 
     def to_u(self, v: tf.Tensor) -> tf.Tensor:
         """Points `[..., n, dim]`, with the axis of lenses first if there are several."""
-        return self.center[..., None, :] + tf.matmul(v + 0.5 * self._turned(v, v), self.basis, transpose_b=True)
+        return self.line(v + 0.5 * self._turned(v, v))
+
+    def line(self, v: tf.Tensor) -> tf.Tensor:
+        """What `to_u` would give without bending."""
+        return self.center[..., None, :] + tf.matmul(v, self.basis, transpose_b=True)
 
     def slope(self, v: tf.Tensor) -> tf.Tensor:
         """du / dv at one point `[dim]`, `[dim, dim]`."""
@@ -108,6 +112,7 @@ class Straight:
         dim, dtype, lenses = density.model.dim, density.model.dtype, density.lenses
         shapes = Bend((lenses, dim), (lenses, dim, dim), (lenses, dim, dim, dim))
         self._bends = Bend(*(tf.Variable(tf.zeros(shape, dtype), trainable=False) for shape in shapes))
+        self._slope = tf.function(self._to_u_and_slope, autograph=False)
         self.learns = bool(density.model.latent_dim) and not isinstance(density, BandsTarget)
         if self.learns:
             self._unlearned = unlearned(dim, np.random.default_rng(0))
@@ -122,10 +127,15 @@ class Straight:
         self._take(lens, found, self._unlearned if self.learns else ())
 
     def learn(self, lens: int, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Learns better coordinates of a lens from points `[n, dim]` where its sampler has been, see `couplings`.
+        """Learns better coordinates of a lens, see `couplings`; `log_prob` and all else is in them from then on.
+
+        Args:
+            lens: its number.
+            v: points `[n, dim]` where its sampler has been.
+            rng: of what is learned.
 
         Returns:
-            The points in the new coordinates.
+            The points in the new coordinates, `[n, dim]`.
         """
         u = self.draws_to_u(lens, v[None])[0].astype(np.float64)
         jacobians = [self._jacobian(lens, each) for each in rng.choice(u, _PLACES)]
@@ -134,13 +144,11 @@ class Straight:
         basis = basis @ np.linalg.eigh(basis.T @ curvatures.mean(0) @ basis)[1][:, ::-1]
         points = rng.choice(u, _POINTS) + _AROUND * rng.standard_normal((_POINTS, len(basis))) @ basis.T
         slopes = self._slopes(lens, points, _patterns(basis, jacobians))
-        good = np.isfinite(slopes).all((1, 2))
         center = u.mean(0)
-        w = (points - center) @ np.linalg.inv(basis).T
-        couplings = self._teacher.learn(w[good], slopes[good] @ basis, basis, rng)
+        to_w = np.linalg.inv(basis).T
+        couplings = self._teacher.learn((points - center) @ to_w, slopes @ basis, basis, rng)
         self._take(lens, (center, basis, np.zeros(self._bends.bending.shape[1:])), couplings)
-        w = tf.constant((u - center) @ np.linalg.inv(basis).T, self._density.model.dtype)
-        return Couplings(*(tf.cast(each, w.dtype) for each in couplings)).inverse(w).numpy()
+        return couplings.inverse(tf.constant((u - center) @ to_w, self._density.model.dtype)).numpy()
 
     def log_prob(self, v: tf.Tensor) -> tf.Tensor:
         """Log posterior `[batch]` at points `[batch, dim]`, as many of each lens."""
@@ -162,7 +170,7 @@ class Straight:
         """Gauss-Newton matrices `[n, dim, dim]` of a lens by v, at points v `[n, dim]`."""
         found = []
         for v in points:
-            u, slope = (each.numpy() for each in self._density.program(self._slope)(tf.constant(lens), tf.constant(v)))
+            u, slope = (each.numpy() for each in self._slope(tf.constant(lens), tf.constant(v)))
             slopes = slope.T.astype(np.float64) @ self._jacobian(lens, u)
             found.append(slopes @ slopes.T + slope.T @ slope)
         return np.stack(found)
@@ -181,10 +189,9 @@ class Straight:
         bend = Bend(*(each[lens] for each in self._bends))
         if not self.learns:
             return bend.to_u(v)
-        w = Couplings(*(each[lens] for each in self._couplings)).forward(v)
-        return bend.center[..., None, :] + tf.matmul(w, bend.basis, transpose_b=True)
+        return bend.line(Couplings(*(each[lens] for each in self._couplings)).forward(v))
 
-    def _slope(self, _: Density, lens: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _to_u_and_slope(self, lens: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """u `[dim]` of one point v, and du / dv."""
         v = v[None]
         with tf.GradientTape() as tape:
