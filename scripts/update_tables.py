@@ -476,8 +476,8 @@ def precision(records: list[dict]) -> str:
         for r in records
         if r not in fits
     ]
-    chains = "; ".join(f"{r['variant']}: R-hat {r['value']:.3f}, smallest ESS {r['ess']:.0f}" for r in fits)
-    return "\n".join([*rows, "", f"{chains}. {_source(records)}"])
+    chains = [f"{r['variant']}: R-hat {r['value']:.3f}, smallest ESS {r['ess']:.0f}." for r in fits]
+    return "\n".join([*rows, "", " ".join([*chains, _source(records)])])
 
 
 def couplings(records: list[dict]) -> str:
