@@ -171,6 +171,7 @@ CASES = {
     "Shapelets": _case(Shapelets(3), reference=shapelets(3), signed=True),
     "Uniform": _case(Uniform(), reference=uniform, flux=None),
     "Pixelated": _case(Pixelated(0.2), reference=interpolated(0.2), signed=True, image=IMAGE),
+    "Pixelated, quadratic": _case(Pixelated(0.2, interpolation="quadratic"), signed=True, image=IMAGE),
     "Pixelated, bicubic": _case(Pixelated(0.2, interpolation="bicubic"), signed=True, image=IMAGE),
     "CenteredPixels": _case(CenteredPixels(0.2), image=POSITIVE),
     "RegularizedPixels": _case(RegularizedPixels(pixels=5, pixel_scale=0.2), image=POSITIVE),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from light_cases import CASES, IMAGE, Case, parity
+from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 from scipy.special import gammaincinv
 
@@ -21,6 +22,7 @@ from tflens.light import (
     Shapelets,
     interpolate_bicubic,
     interpolate_bilinear,
+    interpolate_quadratic,
 )
 from tflens.light.shapelets import hermite_functions
 from tflens.model import LensModel
@@ -218,7 +220,7 @@ def whole_plane(inputs: dict[str, tf.Tensor]) -> tuple[np.ndarray, np.ndarray, n
     """Points of the plane around each centre and their areas, `[batch, ny, nx]`.
 
     Rings equally spaced in log radius and angle, on which smooth light converges exponentially; for pixels a grid with
-    a whole number of points in each of them, on which the kernels of both interpolations sum to exactly 1.
+    a whole number of points in each of them, on which the kernels of all interpolations sum to exactly 1.
     """
     center_x, center_y = (np.asarray(inputs[f"center_{axis}"])[:, None, None] for axis in "xy")
     if "image" in inputs:
@@ -355,10 +357,11 @@ class TestSets:
 
 RNG = np.random.default_rng(3)
 PLACED = {"center_x": 0.0, "center_y": 0.0, "scale": 1.0}
-INTERPOLATE = {"bilinear": interpolate_bilinear, "bicubic": interpolate_bicubic}
-REACH = {"bilinear": 1, "bicubic": 2}  # pixels beyond the outermost centres at which nothing is left
+INTERPOLATE = {"bilinear": interpolate_bilinear, "quadratic": interpolate_quadratic, "bicubic": interpolate_bicubic}
+REACH = {"bilinear": 1, "quadratic": 2.5, "bicubic": 2}  # pixels beyond the outermost centres; nothing is left there
 
-both = pytest.mark.parametrize("kind", list(INTERPOLATE))
+every = pytest.mark.parametrize("kind", list(INTERPOLATE))
+smooth = pytest.mark.parametrize("kind", ["quadratic", "bicubic"])
 
 
 def interpolated(kind: str, image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -374,12 +377,16 @@ def position_gradient(kind: str, x: np.ndarray, y: np.ndarray) -> list[np.ndarra
 
 
 def by_definition(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The sum over all pixels of pixel times kernel; scipy for the bilinear one."""
+    """The sum over all pixels of pixel times kernel; scipy for the bilinear one, and for B-splines."""
     if kind == "bilinear":
         # "grid-constant" is linear to zero within one pixel of the outermost centres, as ours.
         return map_coordinates(IMAGE, [y, x], order=1, mode="grid-constant", cval=0.0)
 
+    spline = BSpline.basis_element([-1.5, -0.5, 0.5, 1.5], extrapolate=False)
+
     def kernel(distance: np.ndarray) -> np.ndarray:
+        if kind == "quadratic":
+            return sum(w * np.nan_to_num(spline(distance - k)) for k, w in ((-1, -1 / 24), (0, 13 / 12), (1, -1 / 24)))
         s = np.abs(distance)
         return np.where(s < 1, 1.5 * s**3 - 2.5 * s**2 + 1, np.where(s < 2, -0.5 * s**3 + 2.5 * s**2 - 4 * s + 2, 0))
 
@@ -388,7 +395,7 @@ def by_definition(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 class TestInterpolation:
-    @both
+    @every
     def test_equals_the_definition_inside_at_the_edge_and_outside(self, kind):
         x, y = RNG.uniform(-4, 11, size=(2, 40, 30)) * np.array([1, 0.7])[:, None, None]
         inside = (x > 0) & (x < 7) & (y > 0) & (y < 4)
@@ -421,35 +428,50 @@ class TestInterpolation:
         assert 0.07 < -values.min() < 0.075
         np.testing.assert_allclose(values.max() - 1, -values.min(), rtol=1e-3)
 
-    @both
+    def test_quadratic_blurs_as_much_as_bilinear(self):
+        lone, x = np.zeros((9, 9)), np.linspace(-4, 4, 8001)
+        lone[4, 4] = 1.0
+        for kind in ("bilinear", "quadratic"):
+            values = interpolated(kind, lone, x[None] + 4, np.full((1, x.size), 4.0))[0]
+            np.testing.assert_allclose(np.sum(x**2 * values) / np.sum(values), 1 / 6, rtol=1e-5)
+        assert -0.0175 < values.min() < -0.0165
+
+    def test_quadratic_reproduces_a_plane(self):
+        y, x = np.mgrid[:6, :9].astype(float)
+        at_x, at_y = RNG.uniform(2, 6, size=(4, 6)), RNG.uniform(2, 3, size=(4, 6))
+        found = interpolated("quadratic", 1 - 0.3 * x + 0.2 * y, at_x, at_y)
+        np.testing.assert_allclose(found, 1 - 0.3 * at_x + 0.2 * at_y, rtol=1e-12)
+
+    @pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
     def test_is_the_pixel_itself_at_a_pixel_centre(self, kind):
         y, x = np.mgrid[:5, :8].astype(float)
         np.testing.assert_array_equal(interpolated(kind, IMAGE, x, y), IMAGE)
 
-    @both
+    @every
     def test_is_zero_from_its_reach_beyond_the_outermost_centres(self, kind):
         r = REACH[kind]
         x = np.array([[-1.0 * r, 7.0 + r, 3.0, 3.0, 1e9, -1e9, 3.0, np.inf]])
         y = np.array([[2.0, 2.0, -1.0 * r, 4.0 + r, 2.0, 2.0, 1e30, 2.0]])
         np.testing.assert_array_equal(interpolated(kind, IMAGE, x, y), np.zeros_like(x))
 
-    @both
+    @every
     def test_is_continuous_across_every_edge(self, kind):
-        edges = np.arange(-4.0, 12.0)
+        edges = np.arange(-4.0, 12.0, 0.5)
         x, y = np.meshgrid(edges, edges)
         here = interpolated(kind, IMAGE, x, y)
         for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             moved = interpolated(kind, IMAGE, x + 1e-9 * dx, y + 1e-9 * dy)
             np.testing.assert_allclose(moved, here, rtol=0, atol=2e-8)
 
-    def test_gradient_of_bicubic_is_continuous_across_every_edge(self):
-        edges = np.arange(-4.0, 12.0)
+    @smooth
+    def test_gradient_is_continuous_across_every_edge(self, kind):
+        edges = np.arange(-4.0, 12.0, 0.5)
         x, y = np.meshgrid(edges, edges)
         for dx, dy in ((1e-9, 0), (0, 1e-9)):
-            before, after = (position_gradient("bicubic", x + s * dx, y + s * dy) for s in (-1, 1))
+            before, after = (position_gradient(kind, x + s * dx, y + s * dy) for s in (-1, 1))
             np.testing.assert_allclose(before, after, rtol=0, atol=1e-7)
 
-    @both
+    @every
     def test_gradient_in_position_is_that_of_finite_differences(self, kind):
         # Off the pixel lines, where the bilinear one has a kink.
         x, y = RNG.integers(-2, 9, size=(2, 4, 6)) + RNG.uniform(0.1, 0.9, size=(2, 4, 6))
@@ -458,7 +480,7 @@ class TestInterpolation:
             up, down = (interpolated(kind, IMAGE, x + s * dx, y + s * dy) for s in (1, -1))
             np.testing.assert_allclose(gradient[k], (up - down) / 2e-5, rtol=0, atol=1e-8)
 
-    @both
+    @every
     def test_gradient_in_the_image_is_the_transpose(self, kind):
         x, y = RNG.uniform(-3, 10, size=(2, 6, 5))
         units = np.eye(IMAGE.size).reshape(-1, *IMAGE.shape)
@@ -471,13 +493,13 @@ class TestInterpolation:
         transposed = (matrix.T @ weight.ravel()).reshape(IMAGE.shape)
         np.testing.assert_allclose(tape.gradient(value, image)[0], transposed, rtol=0, atol=1e-13)
 
-    @both
+    @every
     @pytest.mark.parametrize("xla", [False, True], ids=["eager", "xla"])
     def test_a_position_that_is_not_a_number_spoils_its_own_lane_alone(self, kind, xla):
         run = tf.function(INTERPOLATE[kind], jit_compile=True) if xla else INTERPOLATE[kind]
         x = tf.constant([[[2.5, 3.0]], [[np.nan, 3.0]]])
         values = run(tf.ones([2, 5, 8]), x, 2 * tf.ones_like(x)).numpy()
-        np.testing.assert_array_equal(values, [[[1, 1]], [[np.nan, 1]]])
+        np.testing.assert_allclose(values, [[[1, 1]], [[np.nan, 1]]], rtol=1e-6)
 
 
 class TestPixelated:
@@ -534,6 +556,23 @@ class TestPixelated:
         with pytest.raises(ParameterError, match=r"Pixelated\.pixel_scale must be positive and finite"):
             Pixelated(value)
 
+    @smooth
+    def test_finer_pixels_are_nearly_the_same_light_for_bilinear_codes(self, kind):
+        light, placed = Pixelated(0.2, kind), {"center_x": 0.0, "center_y": 0.0, "scale": 1.0}
+        x, y = RNG.uniform(-0.8, 0.8, size=(2, 20, 20))
+        ours = light.brightness(x, y, image=IMAGE, **placed).numpy()
+
+        def error(parts: int) -> float:
+            finer = light.finer(IMAGE, parts)
+            np.testing.assert_allclose(finer.sum(), IMAGE.sum(), rtol=1e-12)
+            theirs = Pixelated(0.2 / parts).brightness(x, y, image=finer, **placed).numpy()
+            return np.sqrt(np.mean((theirs - ours) ** 2)) / np.sqrt(np.mean(ours**2))
+
+        assert error(4) < 0.06  # white noise, as an image
+        assert error(8) < 0.3 * error(4)
+
     def test_unknown_interpolation_is_refused(self):
-        with pytest.raises(ParameterError, match=r"Pixelated\.interpolation must be one of \['bilinear', 'bicubic'\]"):
+        with pytest.raises(
+            ParameterError, match=r"Pixelated\.interpolation must be one of \['bilinear', 'quadratic', 'bicubic'\]"
+        ):
             Pixelated(0.1, interpolation="nearest")

@@ -71,6 +71,7 @@ def to_lenstronomy(
     rounded b_n, a `DPIE` becomes two NIE, a multipole amplitude and angle. The sky becomes a UNIFORM light of the lens,
     the last; ours is no light that the PSF could move, theirs is convolved, which only the pixels at the edge show.
     lenstronomy (1.14) draws square images only: others, and kernels, get a margin, masked in the image.
+    Pixels that are not interpolated bilinearly, as those of a galaxy model, become four times as fine: theirs are.
     Flat sets of light (MULTI_GAUSSIAN_ELLIPSE, SHAPELETS) carry their common amplitude in each of theirs.
 
     Args:
@@ -273,11 +274,12 @@ def _light(component: Component) -> Named:
         return "MULTI_GAUSSIAN_ELLIPSE", {**_set(values, profile.sigmas), "sigma": list(profile.sigmas)}
     if kind is Shapelets:
         return "SHAPELETS", {**_set(values, profile.orders), "n_max": profile.n_max}
-    if isinstance(profile, Pixelated) and profile.interpolation == "bilinear":
+    if isinstance(profile, Pixelated):
         flux, side, (x, y) = placed(component)
-        brightness = flux / side**2
+        if profile.interpolation != "bilinear":
+            flux, side = profile.finer(np.asarray(flux), _PARTS), side / _PARTS
         return "INTERPOL", {
-            "image": brightness,
+            "image": flux / side**2,
             "amp": 1.0,
             "center_x": x,
             "center_y": y,
@@ -286,6 +288,8 @@ def _light(component: Component) -> Named:
         }
     raise ParameterError(f"{component.label}: lenstronomy has no counterpart of {profile!r}")
 
+
+_PARTS = 4  # of a pixel's side, where their bilinear interpolation stands for ours
 
 _SAME_MASS: dict[type[Profile], str] = {
     EPL: "EPL",

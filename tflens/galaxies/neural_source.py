@@ -26,9 +26,11 @@ class NeuralSource(CenteredPixels):
         version: of the model, the newest by default.
         prior: "flow" (default), or "normal", which takes u for the decoder's latents: N(0, I) instead of what the
             galaxies are, to see what the flow is worth.
+        interpolation: between the pixels that the network draws, see `tflens.light.Pixelated`. Chains cannot follow
+            the gradient of a "bilinear" galaxy: it jumps wherever a ray crosses the centre of a pixel.
 
     Raises:
-        ParameterError: `prior` is neither of the two.
+        ParameterError: `prior` is neither of the two, or `interpolation` is unknown.
         SavedModelError: there is no such model, or it cannot be loaded.
 
     Example:
@@ -45,12 +47,18 @@ class NeuralSource(CenteredPixels):
         Parameter(("scale",), "", "angular size relative to the training galaxies", log_normal(1.0, 0.1)),
     )
 
-    def __init__(self, name: str | Path = "galaxies", version: int | str | None = None, prior: str = "flow") -> None:
+    def __init__(
+        self,
+        name: str | Path = "galaxies",
+        version: int | str | None = None,
+        prior: str = "flow",
+        interpolation: str = "quadratic",
+    ) -> None:
         if prior not in ("flow", "normal"):
             raise ParameterError(f'NeuralSource.prior must be "flow" or "normal", got {prior!r}')
         self.name, self.version, self.prior = name, version, prior
         self.galaxies: GalaxyModel = load_galaxy_model(name, version)
-        super().__init__(self.galaxies.pixel_scale)
+        super().__init__(self.galaxies.pixel_scale, interpolation)
 
     @property
     def latent_dim(self) -> int:
@@ -62,4 +70,9 @@ class NeuralSource(CenteredPixels):
         return self.galaxies.generate(u) if self.prior == "flow" else self.galaxies.decoder(u)
 
     def get_config(self) -> dict[str, Any]:
-        return {"name": str(self.name), "version": self.version, "prior": self.prior}
+        return {
+            "name": str(self.name),
+            "version": self.version,
+            "prior": self.prior,
+            "interpolation": self.interpolation,
+        }

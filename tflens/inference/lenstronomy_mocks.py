@@ -122,13 +122,11 @@ def _sersic(_: Sersic, values: Mapping[str, Any]) -> Keywords:
 
 
 def _pixels(profile: Pixelated, values: Mapping[str, Any]) -> Keywords:
-    """Their image is brightness per arcsec^2, ours flux per pixel; the middle is that of the image for both."""
-    if profile.interpolation != "bilinear":
-        raise ParameterError(
-            f"mocks ray-shot by lenstronomy interpolate bilinearly; the source's interpolation is "
-            f"{profile.interpolation!r}"
-        )
+    """Their image is brightness per arcsec^2, ours flux per pixel; the middle is that of the image for both. Theirs is
+    interpolated bilinearly: where ours is not, it gets finer pixels."""
     image, side = np.asarray(values["image"], np.float64), profile.pixel_scale * float(values["scale"])
+    if profile.interpolation != "bilinear":
+        image, side = profile.finer(image, _PARTS), side / _PARTS
     keywords = {"image": image / side**2, "scale": side, "phi_G": 0.0, "amp": 1.0}
     return "INTERPOL", keywords | {f"center_{axis}": float(values[f"center_{axis}"]) for axis in "xy"}
 
@@ -136,12 +134,14 @@ def _pixels(profile: Pixelated, values: Mapping[str, Any]) -> Keywords:
 def _centered_pixels(profile: CenteredPixels, values: Mapping[str, Any]) -> Keywords:
     """Their centre is the middle of the image, that of `CenteredPixels` the mean position weighted by brightness^2."""
     name, keywords = _pixels(profile, values)
-    weight = keywords["image"] ** 2
+    side, weight = profile.pixel_scale * float(values["scale"]), np.asarray(values["image"], np.float64) ** 2
     for axis, sums in (("x", weight.sum(0)), ("y", weight.sum(1))):
         middle = np.average(np.arange(len(sums)), weights=sums) - (len(sums) - 1) / 2
-        keywords[f"center_{axis}"] -= keywords["scale"] * middle
+        keywords[f"center_{axis}"] -= side * middle
     return name, keywords
 
+
+_PARTS = 12  # of a pixel's side
 
 _MASSES: dict[type, str] = {EPL: "EPL", SIE: "SIE", SIS: "SIS", Shear: "SHEAR"}
 _LIGHTS: dict[type, Callable[..., Keywords]] = {

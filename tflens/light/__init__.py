@@ -4,7 +4,7 @@ from tflens.light.base import LightProfile
 from tflens.light.core_sersic import CoreSersic
 from tflens.light.fixed_index import DeVaucouleurs, Exponential
 from tflens.light.gaussian import Gaussian, MultiGaussian
-from tflens.light.interpolation import interpolate_bicubic, interpolate_bilinear
+from tflens.light.interpolation import interpolate_bicubic, interpolate_bilinear, interpolate_quadratic
 from tflens.light.pixelated import CenteredPixels, Pixelated
 from tflens.light.regularized import RegularizedPixels
 from tflens.light.sersic import Sersic
@@ -26,4 +26,5 @@ __all__ = [
     "Uniform",
     "interpolate_bicubic",
     "interpolate_bilinear",
+    "interpolate_quadratic",
 ]
