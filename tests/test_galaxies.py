@@ -686,7 +686,8 @@ class TestNeuralSource:
         flow, standard = NeuralSource(), NeuralSource(prior="normal")
         np.testing.assert_array_equal(flow.image(u), shipped.generate(u))
         np.testing.assert_array_equal(standard.image(u), shipped.decode(u))
-        assert standard.get_config() == {"name": "galaxies", "version": None, "prior": "normal"}
+        config = {"name": "galaxies", "version": None, "prior": "normal", "interpolation": "quadratic"}
+        assert standard.get_config() == config
 
     def test_its_centre_is_that_of_its_light_wherever_the_stamp_has_it(self):
         source = NeuralSource()
@@ -700,6 +701,20 @@ class TestNeuralSource:
         shifted = tf.roll(stamp, [3, -5], [0, 1])
         again = source.brightness(axis[None], axis[:, None], image=shifted, **at)
         np.testing.assert_allclose(again, light, atol=1e-4 * light.max())
+
+    def test_its_gradient_does_not_jump_where_rays_cross_its_pixels(self, shipped):
+        source, image = NeuralSource(), shipped.sample_prior(4, seed=2)
+        x = tf.constant(np.linspace(-0.6, 0.6, 24001)[None, None], tf.float32)
+
+        def steps(source: NeuralSource) -> np.ndarray:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                light = source.brightness(x, 0.01 * tf.ones_like(x), image=image, center_x=0.0, center_y=0.0, scale=1.0)
+            slope = tape.gradient(light, x).numpy()[0, 0]
+            return np.abs(np.diff(slope)).max() / np.abs(slope).max()
+
+        assert steps(source) < 0.01
+        assert steps(NeuralSource(interpolation="bilinear")) > 0.1
 
     def test_another_prior_is_refused(self):
         with pytest.raises(ParameterError, match='prior must be "flow" or "normal", got \'uniform\''):
