@@ -1,8 +1,8 @@
-"""What learned coordinates are worth to the sampler: one round of draws with them and without, of the same mocks.
+"""What smooth pixels and learned coordinates are worth to the sampler: one round of draws of the same mocks with each.
 
-    python scripts/measure_couplings.py --data cache/galaxies            # some five minutes a mock
+    python scripts/measure_couplings.py --data cache/galaxies            # some ten minutes a mock
 
-Without them trajectories are a quarter of a period long, with them a half (`tflens.inference.hmc`).
+Without learned coordinates trajectories are a quarter of a period long, with them a half (`tflens.inference.hmc`).
 """
 
 import argparse
@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from tflens.calibrate import SETTINGS, simulated_sources
+from tflens.galaxies import NeuralSource
 from tflens.inference import hmc
 from tflens.inference.calibration import MASS, chosen_stamp, draw_mock
 from tflens.inference.convergence import convergence_of
-from tflens.inference.mock_lenses import fitted_source, lens_model
+from tflens.inference.mock_lenses import lens_model
 from tflens.inference.pipeline import Fit, Fitter
 from tflens.inference.settings import FitSettings
 from tflens.light import Pixelated
@@ -32,23 +33,31 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a dataset (`tflens data`); its test split is lensed")
     parser.add_argument("--mocks", type=int, nargs="+", default=[0, 6], help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the mocks (default: %(default)s)")
+    parser.add_argument(
+        "--pixels",
+        nargs="+",
+        default=["bilinear", "quadratic"],
+        help="of the fitted source: see NeuralSource.interpolation (default: %(default)s)",
+    )
     parser.add_argument("--records", type=Path, default=ROOT / "docs/results/couplings.json")
     arguments = parser.parse_args()
 
     sources = simulated_sources(arguments.data)
-    fitter = Fitter(lens_model(fitted_source("flow")), FitSettings(**SETTINGS, rounds=1), crop=False)
+    settings = FitSettings(**SETTINGS, rounds=1)
     command = shlex.join(["python", "scripts/measure_couplings.py", *sys.argv[1:]])
     after = {"no": NEVER, "yes": hmc.STRAIGHTEN_AFTER}
-    for index in arguments.mocks:
-        stamp = chosen_stamp(sources.stamps, arguments.seed, index)
-        mock = draw_mock(Pixelated(sources.pixel_scale), stamp, arguments.seed, index)
-        for learned, windows in after.items():
-            hmc.STRAIGHTEN_AFTER = windows
-            record = record_of(fitter.fit(mock.observation, seed=index))
-            record |= {"variant": f"mock {index}", "learned": learned, "seed": arguments.seed}
-            print(record, flush=True)
-            by = ("id", "variant", "learned")
-            keep_records(arguments.records, [record | {"command": command, "commit": commit()}], by)
+    for pixels in arguments.pixels:
+        fitter = Fitter(lens_model(NeuralSource(interpolation=pixels)), settings, crop=False)
+        for index in arguments.mocks:
+            stamp = chosen_stamp(sources.stamps, arguments.seed, index)
+            mock = draw_mock(Pixelated(sources.pixel_scale), stamp, arguments.seed, index)
+            for learned, windows in after.items():
+                hmc.STRAIGHTEN_AFTER = windows
+                record = record_of(fitter.fit(mock.observation, seed=index))
+                record |= {"variant": f"mock {index}", "pixels": pixels, "learned": learned, "seed": arguments.seed}
+                print(record, flush=True)
+                by = ("id", "variant", "pixels", "learned")
+                keep_records(arguments.records, [record | {"command": command, "commit": commit()}], by)
 
 
 def record_of(fit: Fit) -> Record:

@@ -481,15 +481,16 @@ def precision(records: list[dict]) -> str:
 
 
 def couplings(records: list[dict]) -> str:
-    """Sampling with learned coordinates beside sampling without."""
+    """Sampling with smooth pixels and learned coordinates beside sampling without."""
     rows = [
-        "| mock | coordinates learned | R-hat of the mass, worst of all | smallest ESS of the mass, of all "
+        "| mock | pixels | coordinates learned | R-hat of the mass, worst of all | smallest ESS of the mass, of all "
         "| median ESS | leapfrog steps a transition | gradients in all |",
-        "|---" * 7 + "|",
+        "|---" * 8 + "|",
     ]
-    for r in sorted(records, key=lambda r: (int(r["variant"].split()[1]), r["learned"])):
+    for r in sorted(records, key=lambda r: (int(r["variant"].split()[1]), r["pixels"], r["learned"])):
         cells = (
             r["variant"].split()[1],
+            r["pixels"],
             r["learned"],
             f"{r['r_hat_mass']:.2f}, {r['r_hat']:.2f}",
             f"{r['mass']:.0f}, {r['value']:.0f}",
