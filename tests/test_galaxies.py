@@ -720,6 +720,10 @@ class TestNeuralSource:
         with pytest.raises(ParameterError, match='prior must be "flow" or "normal", got \'uniform\''):
             NeuralSource(prior="uniform")
 
+    def test_another_interpolation_is_refused(self):
+        with pytest.raises(ParameterError, match=r"NeuralSource\.interpolation must be one of .*, got 'nearest'"):
+            NeuralSource(interpolation="nearest")
+
 
 class TestShippedModel:
     def test_draws_galaxies(self, shipped):

@@ -563,9 +563,9 @@ class TestPixelated:
         ours = light.brightness(x, y, image=IMAGE, **placed).numpy()
 
         def error(parts: int) -> float:
-            finer = light.finer(IMAGE, parts)
+            finer, side = light.as_bilinear(IMAGE, 0.2, parts)
             np.testing.assert_allclose(finer.sum(), IMAGE.sum(), rtol=1e-12)
-            theirs = Pixelated(0.2 / parts).brightness(x, y, image=finer, **placed).numpy()
+            theirs = Pixelated(side).brightness(x, y, image=finer, **placed).numpy()
             return np.sqrt(np.mean((theirs - ours) ** 2)) / np.sqrt(np.mean(ours**2))
 
         assert error(4) < 0.06  # white noise, as an image

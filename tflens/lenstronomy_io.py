@@ -276,8 +276,7 @@ def _light(component: Component) -> Named:
         return "SHAPELETS", {**_set(values, profile.orders), "n_max": profile.n_max}
     if isinstance(profile, Pixelated):
         flux, side, (x, y) = placed(component)
-        if profile.interpolation != "bilinear":
-            flux, side = profile.finer(np.asarray(flux), _PARTS), side / _PARTS
+        flux, side = profile.as_bilinear(np.asarray(flux), side, _PARTS)
         return "INTERPOL", {
             "image": flux / side**2,
             "amp": 1.0,

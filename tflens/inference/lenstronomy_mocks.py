@@ -125,8 +125,7 @@ def _pixels(profile: Pixelated, values: Mapping[str, Any]) -> Keywords:
     """Their image is brightness per arcsec^2, ours flux per pixel; the middle is that of the image for both. Theirs is
     interpolated bilinearly: where ours is not, it gets finer pixels."""
     image, side = np.asarray(values["image"], np.float64), profile.pixel_scale * float(values["scale"])
-    if profile.interpolation != "bilinear":
-        image, side = profile.finer(image, _PARTS), side / _PARTS
+    image, side = profile.as_bilinear(image, side, _PARTS)
     keywords = {"image": image / side**2, "scale": side, "phi_G": 0.0, "amp": 1.0}
     return "INTERPOL", keywords | {f"center_{axis}": float(values[f"center_{axis}"]) for axis in "xy"}
 

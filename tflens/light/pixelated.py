@@ -44,10 +44,12 @@ class Pixelated(LightProfile):
 
     def __init__(self, pixel_scale: float, interpolation: str = "bilinear") -> None:
         if not 0 < pixel_scale < float("inf"):
-            raise ParameterError(f"Pixelated.pixel_scale must be positive and finite (arcsec), got {pixel_scale!r}")
+            raise ParameterError(
+                f"{type(self).__name__}.pixel_scale must be positive and finite (arcsec), got {pixel_scale!r}"
+            )
         if interpolation not in _INTERPOLATIONS:
             raise ParameterError(
-                f"Pixelated.interpolation must be one of {list(_INTERPOLATIONS)}, got {interpolation!r}"
+                f"{type(self).__name__}.interpolation must be one of {list(_INTERPOLATIONS)}, got {interpolation!r}"
             )
         self.pixel_scale = float(pixel_scale)
         self.interpolation = interpolation
@@ -80,22 +82,30 @@ class Pixelated(LightProfile):
     def flux(self, *, image, **_elsewhere):
         return tf.reduce_sum(image, [-2, -1])
 
-    def finer(self, image: np.ndarray, parts: int) -> np.ndarray:
-        """An image on finer pixels around the same middle, for codes that interpolate bilinearly alone: with them it is
-        nearly what this profile makes of the image, the more `parts` the nearer.
+    def as_bilinear(self, image: np.ndarray, side: float, parts: int) -> tuple[np.ndarray, float]:
+        """An image for codes that interpolate bilinearly alone: on finer pixels around the same middle, with which they
+        draw nearly what this profile makes of it, the more `parts` the nearer. Unchanged if this one is bilinear too.
 
         Args:
             image: `[ny, nx]`, flux per pixel.
+            side: of its pixels, arcsec.
             parts: of each side of a pixel.
 
         Returns:
-            `[(ny + 6) parts, (nx + 6) parts]`, flux per pixel: light ends up to three pixels beyond the image.
+            The image, `[(ny + 6) parts, (nx + 6) parts]`, for light ends up to three pixels beyond it, flux per pixel;
+            and the side of its pixels, arcsec.
+
+        Example:
+            >>> finer, side = Pixelated(0.1, "quadratic").as_bilinear(np.ones((4, 5)), side=0.1, parts=2)
+            >>> finer.shape, round(float(finer.sum()), 6), side
+            ((20, 22), 20.0, 0.05)
         """
-        sides = [parts * (n + 2 * _MARGIN) for n in image.shape]
-        y, x = ((np.arange(n) + 0.5) / parts - 0.5 - _MARGIN for n in sides)
+        if self.interpolation == "bilinear":
+            return image, side
+        y, x = ((np.arange(parts * (n + 2 * _MARGIN)) + 0.5) / parts - 0.5 - _MARGIN for n in image.shape)
         places = (tf.constant(each[None]) for each in np.meshgrid(x, y))
         found = _INTERPOLATIONS[self.interpolation](tf.constant(image[None], tf.float64), *places)
-        return found[0].numpy() / parts**2
+        return found[0].numpy() / parts**2, side / parts
 
 
 class CenteredPixels(Pixelated):
