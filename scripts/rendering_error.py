@@ -17,7 +17,14 @@ from tflens.quiet import import_tensorflow_quietly
 ROOT = Path(__file__).resolve().parents[1]
 SNR = 50
 REACH = 1 / 20
-RULES = [("midpoint", 1), ("midpoint", 2), ("midpoint", 4), ("gauss-legendre", 2), ("gauss-legendre", 3)]
+RULES = [
+    ("midpoint", 1, False),
+    ("midpoint", 2, False),
+    ("midpoint", 4, False),
+    ("gauss-legendre", 2, False),
+    ("gauss-legendre", 2, True),
+    ("gauss-legendre", 3, False),
+]  # quadrature, samples along each side of a pixel, whether cusps of the lens light are integrated by their edges
 
 
 def main() -> None:
@@ -76,9 +83,10 @@ def measure(lenses: int, pixels: int, pixel_scale: float, seed: int) -> list[dic
             error = np.abs(image - truth) / noise
             found.setdefault(name, []).append((error.max(), np.quantile(error, 0.95), evaluations))
 
-        for quadrature, samples in RULES:
-            even = layer.replace(quadrature=quadrature, supersampling=samples)
-            add(f"{quadrature} {samples}", even(inputs).numpy(), samples**2)
+        for quadrature, samples, exact in RULES:
+            name = f"{quadrature} {samples}" + (", exact cusps" if exact else "")
+            even = layer.replace(quadrature=quadrature, supersampling=samples, exact_cusps=exact)
+            add(name, even(inputs).numpy(), samples**2)
             if samples != 2:
                 continue
             with warnings.catch_warnings():
@@ -86,13 +94,13 @@ def measure(lenses: int, pixels: int, pixel_scale: float, seed: int) -> list[dic
                 refine = suggest_refinement(even, inputs, noise)
             image = even.replace(refine=refine)(inputs).numpy()
             more = np.sum((samples * refine[refine > 1]) ** 2) / refine.size
-            add(f"{quadrature} {samples}, refined", image, samples**2 + more)
+            add(f"{name}, refined", image, samples**2 + more)
         add("midpoint 16", rough, 256)
         even = layer.replace(supersampling=2)
         lacking = even(inputs).numpy() - even.replace(padding="psf")(inputs).numpy()
         add("padding 0 instead of half a PSF", truth + lacking, 4)
 
-    default = f"gauss-legendre {FitSettings().supersampling}, refined"
+    default = f"gauss-legendre {FitSettings().supersampling}, exact cusps, refined"
     records = []
     for name, rows in found.items():
         largest, typical, evaluations = np.array(rows).T

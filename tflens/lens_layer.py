@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tflens.cusp import Cuspy, integrate_around_center
 from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.light import LightProfile
@@ -42,6 +43,8 @@ class LensLayer(keras.layers.Layer):
         refine: whole numbers `[ny, nx]`: how many times more nodes along each side of a pixel; None for 1.
         room: for how many pixels of each such number there is to be room, used or not, so that another map can take
             the place of `refine` (`refine_by`) and nothing is compiled again; None for a map that stays.
+        exact_cusps: whether pixels around the centre of a light of the lens that has a cusp (a Sersic profile) are
+            integrated by `tflens.cusp.integrate_around_center`, which needs no map `refine`, wherever the centre is.
         psf_supersampling: kernel pixels along each side of an image pixel. Above 1 the light is convolved before it
             is summed over the pixel.
         psf_method: "auto" (default), "direct", "fft" or "low-rank", see `PSF`.
@@ -87,6 +90,7 @@ class LensLayer(keras.layers.Layer):
         quadrature: str = "midpoint",
         refine: np.ndarray | None = None,
         room: Mapping[int, int] | None = None,
+        exact_cusps: bool = False,
         psf_supersampling: int = 1,
         psf_method: str = "auto",
         psf_tolerance: float = 1e-5,
@@ -104,6 +108,7 @@ class LensLayer(keras.layers.Layer):
             "quadrature": quadrature,
             "refine": None if refine is None else np.asarray(refine),
             "room": None if room is None else dict(room),
+            "exact_cusps": exact_cusps,
             "psf_supersampling": psf_supersampling,
             "psf_method": psf_method,
             "psf_tolerance": psf_tolerance,
@@ -175,9 +180,8 @@ class LensLayer(keras.layers.Layer):
             for group, profiles in inputs.items()
         }
         amplitudes = [self._tensor(values["amp"])[..., None, None] for values in light]
-        parts = zip(*self._brightness(unit), strict=True)
         # What follows is linear: one convolution of the sum, not a sum of convolutions.
-        return self._observe([sum(a * b for a, b in zip(amplitudes, part, strict=True)) for part in parts])
+        return self._observe(sum(a * mean for a, mean in zip(amplitudes, self._means(unit), strict=True)))
 
     def images(self, inputs: dict[str, list[Values]]) -> list[tf.Tensor]:
         """The image of every light profile for unit amplitude, `[...batch, ny, nx]` each, lens light first.
@@ -186,11 +190,11 @@ class LensLayer(keras.layers.Layer):
         without "amp".
         """
         self._check(inputs, amplitudes=False)
-        return [self._observe(b) for b in self._brightness(tf.nest.map_structure(self._tensor, inputs))]
+        return [self._observe(mean) for mean in self._means(tf.nest.map_structure(self._tensor, inputs))]
 
     def lens_source(self, mass: list[Values], source: list[Values]) -> list[tf.Tensor]:
         """The lensed image of every source profile for unit amplitude, `[...batch, ny, nx]` each."""
-        return [self._observe(b) for b in self._source_brightness(mass, source)]
+        return [self._observe(mean) for mean in self._source_means(mass, source)]
 
     def deflection(self, mass: list[Values], x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Total deflection (alpha_x, alpha_y) of all mass profiles at given positions, arcsec."""
@@ -235,24 +239,29 @@ class LensLayer(keras.layers.Layer):
             config["room"] = {int(parts): count for parts, count in config["room"].items()}
         return cls(**config)
 
-    def _brightness(self, inputs: dict[str, list[Values]]) -> list[list[tf.Tensor]]:
-        """For every light profile, lens light first: its brightness at each set of sampled positions."""
+    def _means(self, inputs: dict[str, list[Values]]) -> list[tf.Tensor]:
+        """For every light profile, lens light first: its mean brightness over each cell, padding included."""
         mass, lens_light, source = (inputs.get(group, []) for group in ("mass", "lens_light", "source"))
-        seen = [_evaluate(p, v, self._cells.positions) for p, v in zip(self.lens_light, lens_light, strict=True)]
-        return seen + self._source_brightness(mass, source)
+        seen = [self._lens_light_mean(p, v) for p, v in zip(self.lens_light, lens_light, strict=True)]
+        return seen + self._source_means(mass, source)
 
-    def _source_brightness(self, mass: list[Values], source: list[Values]) -> list[list[tf.Tensor]]:
+    def _lens_light_mean(self, profile: LightProfile, values: Values) -> tf.Tensor:
+        mean = self._cells.mean(_evaluate(profile, values, self._cells.positions))
+        if not (self._sampling["exact_cusps"] and isinstance(profile, Cuspy)):
+            return mean
+        return integrate_around_center(mean, profile, values, self._cells.grid, self._cells.padding)
+
+    def _source_means(self, mass: list[Values], source: list[Values]) -> list[tf.Tensor]:
         if not self.source:
             return []
         behind = []
         for x, y in self._cells.positions:
             alpha_x, alpha_y = self.deflection(mass, x, y)
             behind.append((x - alpha_x, y - alpha_y))
-        return [_evaluate(p, v, behind) for p, v in zip(self.source, source, strict=True)]
+        return [self._cells.mean(_evaluate(p, v, behind)) for p, v in zip(self.source, source, strict=True)]
 
-    def _observe(self, brightness: Sequence[tf.Tensor]) -> tf.Tensor:
-        image = self._cells.mean(brightness)
-        image = image * tf.constant(self.grid.pixel_area, image.dtype)
+    def _observe(self, mean: tf.Tensor) -> tf.Tensor:
+        image = mean * tf.constant(self.grid.pixel_area, mean.dtype)
         return image if self.psf is None else self.psf.convolve(image)
 
     def _margin(self, psf: np.ndarray | None) -> int:

@@ -420,6 +420,7 @@ class LensTarget(Density):
             quadrature="gauss-legendre",
             refine=refine,
             room=room,
+            exact_cusps=True,
             dtype=model.dtype,
         )
         # Variables, so that data of the same shape can be exchanged without compiling anything again.

@@ -57,6 +57,7 @@ class PixelIntegration:
         dtype: "float32" (default) or "float64".
 
     Attributes:
+        grid, padding: as they were given.
         positions: pairs (x, y), arcsec, at which the brightness is wanted: x `[1, nx * samples]` and
             y `[ny * samples, 1]` of the even grid (padding included), then, if `refine` or `room` says so, x and y
             `[1, nodes of all refined pixels]`.
@@ -86,7 +87,7 @@ class PixelIntegration:
         if quadrature not in _RULES:
             raise ParameterError(f"quadrature must be one of {sorted(_RULES)}, got {quadrature!r}")
         grid.coordinates(samples, padding)  # refuses what is not whole
-        self._grid, self._padding, self._samples, self._dtype = grid, padding, samples, dtype
+        self.grid, self.padding, self._samples, self._dtype = grid, padding, samples, dtype
         self._shape = tuple(n + 2 * padding for n in grid.shape)
         self._x, self._y = (v.ravel() for v in grid.coordinates(padding=padding))
         nodes, self._weights = _RULES[quadrature](samples)
@@ -122,7 +123,7 @@ class PixelIntegration:
         """
         if self._is_fixed:
             raise ParameterError("refine_by: the map was given without `room`, so it cannot be exchanged; give `room`")
-        for variable, value in zip(self._fine, self._refined(_checked(refine, self._grid.shape)), strict=True):
+        for variable, value in zip(self._fine, self._refined(_checked(refine, self.grid.shape)), strict=True):
             variable.assign(value)
 
     def mean(self, brightness: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -150,7 +151,7 @@ class PixelIntegration:
                     f"refine has {count} pixels of {parts} x {parts} parts, but there is room for "
                     f"{self._counts.get(parts, 0)}: give more `room`"
                 )
-        refine = np.pad(refine, self._padding, constant_values=1)
+        refine = np.pad(refine, self.padding, constant_values=1)
         slots = np.full(refine.shape, -1, np.int32)
         x, y, places, used = [], [], [], []
         for parts, room in self._counts.items():

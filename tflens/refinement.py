@@ -20,14 +20,14 @@ def suggest_refinement(
     inputs: dict[str, list[dict[str, Any]]],
     noise: np.ndarray | float,
     tolerance: float = 0.05,
-    levels: Sequence[int] = (4, 16, 64),
+    levels: Sequence[int] = (2, 4, 16, 64),
 ) -> np.ndarray:
     """A map of finer sampling, on few pixels, that keeps the image's error below `tolerance` times the noise.
 
-    A pixel's error before the PSF is the difference between the layer's own sampling and the first level's. Pixels
-    are refined in the order of their error's weight in the image until what is left, after the PSF, is nowhere above
-    half the tolerance; of the refined ones, those that still differ at the next level go on to it, within half of what
-    remains. So the ridges of the arcs and the cusp of a galaxy are found one after the other, and nothing else is
+    A pixel's error before the PSF is the difference between the layer's own sampling and the second level's, for at a
+    cusp the first may be wrong alike. Pixels are refined in the order of their error's weight in the image until what
+    is left, after the PSF, is nowhere above half the tolerance; of the refined ones, those that still differ from the
+    level after the next go on, within half of what remains. So the ridges of the arcs and the cusp of a galaxy are found one after the other, and nothing else is
     paid for. Where the highest level does not do, as for a Sersic index of 8, a warning says what error is left.
 
     The map holds for models close to `inputs`: give a batch of likely ones, and every one of them is kept to the
@@ -69,9 +69,9 @@ def suggest_refinement(
     weight = _weight(scene.psf, noise, scene.bare.grid.shape)
     refine = np.ones(layer.grid.shape, int)
     candidates, budget = np.ones(layer.grid.shape, bool), tolerance
-    for level in levels:
+    for level, reference in zip(levels, [*levels[1:], 2 * levels[-1]], strict=True):
         budget /= 2
-        error = render(refine) - render(np.where(candidates, level, refine))
+        error = render(refine) - render(np.where(candidates, reference, refine))
         candidates = _fewest(
             np.abs(error * weight).max(0),
             cell,
@@ -99,7 +99,7 @@ def standard_room(refine: np.ndarray) -> dict[int, int]:
 
     Example:
         >>> standard_room(np.array([[1, 4, 4], [64, 1, 1]]))
-        {4: 64, 16: 24, 64: 1}
+        {2: 1024, 4: 384, 16: 64, 64: 1}
     """
     wanted = refined_pixels(refine)
     levels = next(_rooms())
@@ -108,12 +108,11 @@ def standard_room(refine: np.ndarray) -> dict[int, int]:
 
 
 def _rooms() -> Iterator[dict[int, int]]:
-    # A pixel of the highest level costs as much as an image: there is room for none of them, for one, or for some. Few
-    # sizes, for each takes a minute to compile and a gigabyte.
-    yield {4: 32, 16: 12, 64: 0}
-    yield {4: 64, 16: 24, 64: 1}
+    # Few sizes, for each takes a minute to compile and a gigabyte; a pixel of the highest level costs as much as an
+    # image.
+    yield {2: 160, 4: 24, 16: 0, 64: 0}
     for k in count():
-        yield {4: 128 * 4**k, 16: 48 * 4**k, 64: 6 * 4**k}
+        yield {2: 256 * 4**k, 4: 96 * 4**k, 16: 16 * 4**k, 64: 4**k // 4}
 
 
 def rendering_error(

@@ -42,8 +42,8 @@ def shoot(
 ) -> NDArray[np.float64]:
     """Images of every light profile for unit amplitude by lenstronomy: a `tflens.inference.mocks.Shoot`.
 
-    8 x 8 samples a pixel and convolution with the PSF on the pixels, as `ray_shoot` does it, on a frame that is
-    wider by half the PSF, whose light the PSF brings in.
+    8 x 8 samples a pixel, 64 x 64 for the cusps of lens light, and convolution with the PSF on the pixels, on a frame
+    that is wider by half the PSF, whose light the PSF brings in.
 
     Args:
         survey: grid and PSF.
@@ -77,6 +77,8 @@ def shoot(
     mass = [_mass(profile, values) for profile, values in zip(model.lens, inputs["mass"], strict=True)]
     lens = TheirLens([name for name, _ in mass]) if mass else None
 
+    samples = {"lens_light": _CUSP_SAMPLES, "source": SAMPLES}
+
     def draw(group: str, profile: LightProfile, values: Mapping[str, Any]) -> NDArray[np.float64]:
         name, keywords = _light(profile, values)
         # A model for each: INTERPOL keeps the first image that it was given.
@@ -85,7 +87,7 @@ def shoot(
             psf,
             lens,
             **{f"{group}_model_class": LightModel([name])},
-            kwargs_numerics={"supersampling_factor": SAMPLES, "supersampling_convolution": False},
+            kwargs_numerics={"supersampling_factor": samples[group], "supersampling_convolution": False},
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # their calls of SciPy and NumPy
@@ -140,6 +142,7 @@ def _centered_pixels(profile: CenteredPixels, values: Mapping[str, Any]) -> Keyw
     return name, keywords
 
 
+_CUSP_SAMPLES = 64
 _PARTS = 12  # of a pixel's side
 
 _MASSES: dict[type, str] = {EPL: "EPL", SIE: "SIE", SIS: "SIS", Shear: "SHEAR"}

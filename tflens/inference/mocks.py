@@ -108,7 +108,8 @@ class Survey:
     ) -> Mock:
         """One lens: parameters drawn from a model's prior, and a given galaxy as the source, or one of the prior's.
 
-        Ray-shot with 8 x 8 samples a pixel in float64; with a given galaxy nothing of a fit's networks takes part.
+        Ray-shot with 8 x 8 samples a pixel in float64, the cusp of the lens's light exact; with a given galaxy nothing
+        of a fit's networks takes part.
 
         Args:
             model: with a source, and lens light of one profile or more.
@@ -154,7 +155,7 @@ def ray_shoot(
     survey: Survey, model: LensModel, parameters: dict[str, float], images: Sequence[NDArray[np.floating]]
 ) -> NDArray[np.float64]:
     """Images of every light profile for unit amplitude, `[profiles, ny, nx]`: a `Shoot` with 8 x 8 samples a pixel in
-    float64."""
+    float64, the cusp of the lens's light exact."""
     fine = LensLayer(
         survey.grid,
         mass=[_exact(profile) for profile in model.lens],
@@ -163,6 +164,7 @@ def ray_shoot(
         psf=survey.psf,
         supersampling=SAMPLES,
         padding=max(survey.psf.shape) // 2,
+        exact_cusps=True,
         dtype="float64",
     )
     exact = {name: tf.constant(value, tf.float64) for name, value in parameters.items()}

@@ -41,8 +41,8 @@ from tflens.refinement import standard_room
 _FORGIVING = 2  # rounds of looking for what the source's network cannot draw: the first changes the optimum
 LIKELY = 3  # points of the search for which pixels are sampled finely enough
 # The largest in a pixel, in units of the noise: of a lens by itself, and of lenses that share programs, where what one
-# cusp needs is paid for by all that have its room.
-RENDERING_ERROR, _SHARED_RENDERING_ERROR = 0.05, 0.2
+# needs is paid for by all that have its room.
+RENDERING_ERROR, _SHARED_RENDERING_ERROR = 0.05, 0.1
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Fitter:
         model: of every lens.
         settings: `FitSettings()` if None.
         crop: whether only the pixels around a lens are computed. Faster for one lens in a large image; but then the
-            shape is that lens's own, and nothing can be shared. Lenses that share have rendering errors of up to 0.2
+            shape is that lens's own, and nothing can be shared. Lenses that share have rendering errors of up to 0.1
             of the noise in a pixel, others of 0.05.
         refine: how finely pixels are sampled from the polish on, `[ny, nx]`: `Fit.refine` of a lens whose fit is to be
             repeated, without those before it that led to it. For the whole image, without `crop`.

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tflens.light.sersic import Sersic, brightness
+from tflens.light.sersic import Sersic, brightness, mean_within
 from tflens.parameters import Parameter
 from tflens.sersic import sersic_flux
 
@@ -15,6 +15,9 @@ class _FixedIndex(Sersic):
 
     def brightness(self, x, y, *, R_sersic, e1, e2, center_x, center_y):
         return brightness(x, y, R_sersic, self.n_sersic, e1, e2, center_x, center_y)
+
+    def mean_within(self, x, y, *, R_sersic, e1, e2, center_x, center_y):
+        return mean_within(x, y, R_sersic, self.n_sersic, e1, e2, center_x, center_y)
 
     def flux(self, *, R_sersic, **_elsewhere):
         R_sersic = tf.convert_to_tensor(R_sersic)

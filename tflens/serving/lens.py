@@ -53,6 +53,7 @@ def lens_signatures(
         psf=psf,
         supersampling=supersampling,
         quadrature="gauss-legendre",
+        exact_cusps=True,
         dtype=model.dtype,
     )
     return [each(model, layer) for each in (_simulate, _parameters, _log_prob)]
