@@ -14,6 +14,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from tflens.quiet import import_tensorflow_quietly
 
 Work = Callable[[Any], Any]
@@ -113,13 +115,20 @@ def threads_each(processes: int) -> int | None:
 
 
 def start_tensorflow(threads: int | None) -> None:
-    """For the start of a worker: TensorFlow with so many threads, and warnings kept for the one who started it."""
+    """For the start of a worker: TensorFlow with so many threads, and warnings kept for the one who started it.
+
+    NumPy's and SciPy's linear algebra gets as many: its threads wait for each other busily, and
+    where several workers have more of them than there are cores, they keep each other from working.
+    """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     import_tensorflow_quietly()
     import tensorflow as tf
 
     if threads is not None:
+        import scipy.linalg  # noqa: F401 (a pool of threads can be limited once it is there)
+
+        threadpool_limits(threads)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
 
