@@ -27,8 +27,9 @@ def suggest_refinement(
     A pixel's error before the PSF is the difference between the layer's own sampling and the second level's, for at a
     cusp the first may be wrong alike. Pixels are refined in the order of their error's weight in the image until what
     is left, after the PSF, is nowhere above half the tolerance; of the refined ones, those that still differ from the
-    level after the next go on, within half of what remains. So the ridges of the arcs and the cusp of a galaxy are found one after the other, and nothing else is
-    paid for. Where the highest level does not do, as for a Sersic index of 8, a warning says what error is left.
+    level after the next go on, within half of what remains. So the ridges of the arcs and the cusp of a galaxy are
+    found one after the other, and nothing else is paid for. Where the highest level does not do, as for a Sersic index
+    of 8, a warning says what error is left.
 
     The map holds for models close to `inputs`: give a batch of likely ones, and every one of them is kept to the
     tolerance. Loss of light beyond the frame is not considered (see `LensLayer`'s padding).
