@@ -97,7 +97,7 @@ class Plan:
         model = describe_model(lens_model(fitted_source(self.source, self.galaxies)))
         galaxies = describe_galaxies(self.galaxies) if self.sources.kind == "prior" else None
         mocks = {"sources": {"kind": self.sources.kind, **self.sources.identity}, "galaxies": galaxies}
-        # "exact": earlier mocks had up to 0.6 of the noise too little light in the pixel of the cusp.
+        # "exact": those of earlier versions, sampled 8 x 8, had too little light in the pixel of the cusp.
         mocks |= {"shot_by": self.shot_by, "seed": self.seed, "cusps": "exact"}
         return json.loads(
             json.dumps({"model": model, "settings": asdict(FitSettings(**self.settings)), "mocks": mocks})
