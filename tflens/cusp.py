@@ -53,7 +53,7 @@ def integrate_around_center(
         >>> values = {"R_sersic": 0.5, "e1": 0.0, "e2": 0.0, "center_x": 0.0, "center_y": 0.0}
         >>> exact = integrate_around_center(tf.zeros([7, 7]), DeVaucouleurs(), values, PixelGrid((7, 7), 0.1))
         >>> [round(float(each), 2) for each in exact[3]]
-        [0.0, 6.64, 18.03, 170.31, 18.03, 6.64, 0.0]
+        [0.0, 4.9, 13.31, 46.23, 13.31, 4.9, 0.0]
     """
     center_x, center_y = on_pixels(values["center_x"], values["center_y"], like=image)
     x, y = (v.ravel() for v in grid.coordinates(padding=padding))

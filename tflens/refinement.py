@@ -56,9 +56,9 @@ def suggest_refinement(
         >>> galaxy = {"R_sersic": 0.5, "n_sersic": 4.0, "e1": 0.0, "e2": 0.0, "center_x": 0.0, "center_y": 0.0}
         >>> refine = suggest_refinement(layer, {"lens_light": [galaxy | {"amp": 1.0}]}, noise=0.05)
         >>> refine[3:6, 4:7]
-        array([[ 1,  4,  1],
-               [ 4, 64,  4],
-               [ 1,  4,  1]])
+        array([[ 1,  2,  1],
+               [ 2, 64,  2],
+               [ 1,  2,  1]])
     """
     noise = _positive(noise, layer, "suggest_refinement")
     levels = list(levels)
