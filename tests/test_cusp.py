@@ -34,7 +34,7 @@ def around_center(dtype: str = "float64", **changes: float) -> np.ndarray:
 
 @pytest.mark.parametrize("n", [0.5, 1.0, 2.5, 4.0, 8.0])
 def test_the_mean_within_an_ellipse_is_the_incomplete_gamma_function(n):
-    radius = np.array([[0.03, 0.1, 0.3, 1.0, 3.0]])
+    radius = np.array([[0.03, 0.1, 0.3, 1.0, 3.0, 10.0]])
     b = float(b_n(tf.constant(n, tf.float64)))
     c = b * radius ** (1 / n)
     exact = 2 * n * np.exp(b) * c ** (-2 * n) * special.gamma(2 * n) * special.gammainc(2 * n, c)
@@ -42,7 +42,8 @@ def test_the_mean_within_an_ellipse_is_the_incomplete_gamma_function(n):
     found = Sersic().mean_within(
         tf.constant(radius), tf.zeros_like(radius), **values(n_sersic=n, R_sersic=1.0, **at_center)
     )
-    np.testing.assert_allclose(found, exact, rtol=1e-5)
+    np.testing.assert_allclose(found[:, :-1], exact[:, :-1], rtol=1e-5)
+    np.testing.assert_allclose(found, exact, rtol=3e-5)
 
 
 @pytest.mark.parametrize("changes", EXTREMES)

@@ -52,14 +52,14 @@ MODELS = {
 @pytest.mark.parametrize("survey", SURVEYS.values(), ids=SURVEYS)
 @pytest.mark.parametrize(("make", "stamp", "tolerance"), MODELS.values(), ids=MODELS)
 def test_both_codes_draw_the_same(survey, make, stamp, tolerance):
-    """Bilinear pixels to rounding, others to what finer bilinear ones make of them, Sersic profiles of the
-    lens to 3/100 of the noise, as far as their samples go."""
+    """Bilinear pixels to rounding, others to what finer bilinear ones make of them, Sersic profiles to 1/100 of the
+    noise: the cusp of the lens's is integrated by us and sampled by them."""
     for index in range(2):
         ours, theirs = (survey.draw(make(), stamp, [4, index], shoot=code) for code in (None, shoot))
         assert theirs.parameters == ours.parameters
         assert np.abs(theirs.arcs - ours.arcs).max() < tolerance * ours.observation.noise.min()
         difference = (theirs.observation.image - ours.observation.image) / ours.observation.noise
-        assert np.abs(difference).max() < max(tolerance, 0.03)
+        assert np.abs(difference).max() < max(tolerance, 0.01)
 
 
 def test_a_singular_isothermal_ellipsoid_is_carried_over():

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tflens.grid import PixelGrid
 from tflens.profile import on_pixels
+from tflens.quadrature import nodes_and_weights
 
 
 @runtime_checkable
@@ -22,14 +23,14 @@ class Cuspy(Protocol):
     """A light profile that is constant on ellipses (e1, e2) around a centre (center_x, center_y), and cuspy there."""
 
     def mean_within(self, x: tf.Tensor, y: tf.Tensor, **parameters: tf.Tensor) -> tf.Tensor:
-        """Mean surface brightness within the ellipse through each position, for unit amplitude."""
+        """Mean surface brightness within the ellipse through each position, per arcsec^2 for unit amplitude; takes what
+        `brightness` takes, and gives the same shape."""
 
 
 REACH = 2
 """Pixels on every side of that with the centre."""
 
-_NODES, _WEIGHTS = (each / 2 for each in np.polynomial.legendre.leggauss(8))
-_GRADED = (_NODES + 0.5) ** 3, 3 * (_NODES + 0.5) ** 2 * _WEIGHTS  # on either side of an edge's foot
+_NODES = 8  # on either side of an edge's foot
 
 
 def integrate_around_center(
@@ -102,7 +103,7 @@ def _flux(
     across = tf.linalg.matrix_transpose(across)
     low, high = ends[..., :-1], ends[..., 1:]
     foot = tf.minimum(tf.maximum(lean * across, low), high)
-    nodes, weights = (tf.constant(each, foot.dtype) for each in _GRADED)
+    nodes, weights = nodes_and_weights(_NODES, 3, 0, foot.dtype)
     # From the foot to either end, `[...batch, lines, edges, nodes]`.
     spans = [(end - foot)[..., None] for end in (low, high)]
     along = tf.concat([foot[..., None] + span * nodes for span in spans], -1)

@@ -117,8 +117,8 @@ def threads_each(processes: int) -> int | None:
 def start_tensorflow(threads: int | None) -> None:
     """For the start of a worker: TensorFlow with so many threads, and warnings kept for the one who started it.
 
-    NumPy's and SciPy's linear algebra gets as many: its threads wait for each other busily, and
-    where several workers have more of them than there are cores, they keep each other from working.
+    NumPy's and SciPy's linear algebra gets as many: its threads wait for each other busily, and where
+    several workers have more of them than there are cores, they keep each other from working.
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -42,8 +42,8 @@ def shoot(
 ) -> NDArray[np.float64]:
     """Images of every light profile for unit amplitude by lenstronomy: a `tflens.inference.mocks.Shoot`.
 
-    8 x 8 samples a pixel, 64 x 64 for the cusps of lens light, and convolution with the PSF on the pixels, on a frame
-    that is wider by half the PSF, whose light the PSF brings in.
+    8 x 8 samples a pixel, 384 x 384 in the 5 x 5 around the centre of lens light, and convolution with the PSF on the
+    pixels, on a frame that is wider by half the PSF, whose light the PSF brings in.
 
     Args:
         survey: grid and PSF.
@@ -65,6 +65,7 @@ def shoot(
         from lenstronomy.Data.pixel_grid import PixelGrid
         from lenstronomy.Data.psf import PSF
         from lenstronomy.ImSim.image_model import ImageModel
+        from lenstronomy.ImSim.Numerics.convolution import PixelKernelConvolution
         from lenstronomy.LensModel.lens_model import LensModel as TheirLens
         from lenstronomy.LightModel.light_model import LightModel
 
@@ -72,32 +73,40 @@ def shoot(
     x, y = survey.grid.coordinates(padding=margin)
     side, (ny, nx) = max(x.size, y.size), survey.grid.shape  # supersampled frames are square with them
     pixels = PixelGrid(side, side, scale * np.eye(2), float(x.min()), float(y.min()))
-    psf = PSF("PIXEL", kernel_point_source=np.array(survey.psf))
+    convolution = PixelKernelConvolution(np.array(survey.psf))
     inputs = model.layer_inputs(parameters, images)
     mass = [_mass(profile, values) for profile, values in zip(model.lens, inputs["mass"], strict=True)]
     lens = TheirLens([name for name, _ in mass]) if mass else None
 
-    samples = {"lens_light": _CUSP_SAMPLES, "source": SAMPLES}
-
-    def draw(group: str, profile: LightProfile, values: Mapping[str, Any]) -> NDArray[np.float64]:
-        name, keywords = _light(profile, values)
+    def sampled(group: str, light: Keywords, frame: Any, samples: int) -> NDArray[np.float64]:
         # A model for each: INTERPOL keeps the first image that it was given.
         their_model = ImageModel(
-            pixels,
-            psf,
+            frame,
+            PSF("NONE"),
             lens,
-            **{f"{group}_model_class": LightModel([name])},
-            kwargs_numerics={"supersampling_factor": samples[group], "supersampling_convolution": False},
+            **{f"{group}_model_class": LightModel([light[0]])},
+            kwargs_numerics={"supersampling_factor": samples},
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # their calls of SciPy and NumPy
-            drawn = their_model.image([each for _, each in mass], **{f"kwargs_{group}": [keywords]})
-        return drawn[margin : margin + ny, margin : margin + nx]
+        return their_model.image([each for _, each in mass], **{f"kwargs_{group}": [light[1]]})
+
+    def draw(group: str, profile: LightProfile, values: Mapping[str, Any]) -> NDArray[np.float64]:
+        light = _light(profile, values)
+        drawn = sampled(group, light, pixels, SAMPLES)
+        if group == "lens_light":
+            row, column = (
+                int(np.clip(round((float(values[f"center_{axis}"]) - first.min()) / scale), 2, side - 3)) - 2
+                for axis, first in (("y", y), ("x", x))
+            )
+            cusp = PixelGrid(5, 5, scale * np.eye(2), float(x.min()) + column * scale, float(y.min()) + row * scale)
+            drawn[row : row + 5, column : column + 5] = sampled(group, light, cusp, _CUSP_SAMPLES)
+        return convolution.convolution2d(drawn)[margin : margin + ny, margin : margin + nx]
 
     groups = (("lens_light", model.lens_light, inputs["lens_light"]), ("source", model.sources, inputs["source"]))
-    return np.stack(
-        [draw(group, *each) for group, profiles, values in groups for each in zip(profiles, values, strict=True)]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # their calls of SciPy and NumPy
+        return np.stack(
+            [draw(group, *each) for group, profiles, values in groups for each in zip(profiles, values, strict=True)]
+        )
 
 
 def _mass(profile: MassProfile, values: Mapping[str, Any]) -> Keywords:
@@ -142,7 +151,7 @@ def _centered_pixels(profile: CenteredPixels, values: Mapping[str, Any]) -> Keyw
     return name, keywords
 
 
-_CUSP_SAMPLES = 64
+_CUSP_SAMPLES = 384
 _PARTS = 12  # of a pixel's side
 
 _MASSES: dict[type, str] = {EPL: "EPL", SIE: "SIE", SIS: "SIS", Shear: "SHEAR"}

@@ -2,17 +2,16 @@
 
 from typing import ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from tflens.light.base import PLACE, LightProfile
 from tflens.parameters import Parameter, bounded_normal, log_normal
 from tflens.profile import elliptical, on_pixels
+from tflens.quadrature import nodes_and_weights
 from tflens.sersic import b_n, log_sersic, sersic_flux
 from tflens.spread import spread
 
-_NODES, _WEIGHTS = (each / 2 for each in np.polynomial.legendre.leggauss(12))
-_RADIAL = (_NODES + 0.5) ** 3, 6 * (_NODES + 0.5) ** 5 * _WEIGHTS  # within a circle, of unit radius and mean
+_RADII = 12  # at which a mean within an ellipse takes the brightness
 _CORE = 1e-8  # arcsec^2, added to R^2 so that the cusp at the centre has a finite gradient
 
 
@@ -42,6 +41,7 @@ class Sersic(LightProfile):
         return brightness(x, y, R_sersic, n_sersic, e1, e2, center_x, center_y)
 
     def mean_within(self, x, y, *, R_sersic, n_sersic, e1, e2, center_x, center_y):
+        """Mean surface brightness within the ellipse through each position, for unit amplitude: as `brightness`."""
         return mean_within(x, y, R_sersic, n_sersic, e1, e2, center_x, center_y)
 
     def flux(self, *, R_sersic, n_sersic, **_elsewhere):
@@ -60,17 +60,18 @@ def brightness(x, y, R_sersic, n_sersic, e1, e2, center_x, center_y) -> tf.Tenso
 def mean_within(x, y, R_sersic, n_sersic, e1, e2, center_x, center_y) -> tf.Tensor:
     """Mean surface brightness within the ellipse through (x, y), of a profile that is 1 at its effective radius.
 
-    2 times the integral of s I(s R) over s from 0 to 1, with Gauss's nodes in the third root of s, where the cusp is no
-    cusp any more: relative errors are below 1e-5 for 0.5 <= n <= 8 and R up to 10 R_sersic.
+    2 times the integral of s I(s R) over s from 0 to 1, in the third root of s, where the cusp is none any more:
+    relative errors are below 3e-5 for 0.5 <= n <= 8 and R up to 10 R_sersic. In closed form it is an incomplete gamma
+    function (Graham & Driver 2005, PASA 22, 118, eq. 2), whose derivative by n has none.
     """
     R_sersic, n_sersic, e1, e2, center_x, center_y = on_pixels(R_sersic, n_sersic, e1, e2, center_x, center_y, like=x)
     log_ratio = log_radius(x - center_x, y - center_y, e1, e2)
     log_ratio -= tf.math.log(R_sersic)
     b = b_n(n_sersic)
     power = tf.exp(tf.minimum(log_ratio / n_sersic, 10.0))
-    nodes, weights = (tf.constant(each, power.dtype) for each in _RADIAL)
-    inner = power[..., None] * tf.exp(tf.math.log(nodes) / n_sersic[..., None])
-    return tf.linalg.matvec(tf.exp(-b[..., None] * (inner - 1)), weights)
+    s, weights = nodes_and_weights(_RADII, 3, 0, power.dtype)
+    inner = power[..., None] * tf.exp(tf.math.log(s) / n_sersic[..., None])
+    return tf.linalg.matvec(tf.exp(-b[..., None] * (inner - 1)), 2 * s * weights)
 
 
 def log_radius(x: tf.Tensor, y: tf.Tensor, e1: tf.Tensor, e2: tf.Tensor) -> tf.Tensor:

@@ -7,9 +7,9 @@ import tensorflow as tf
 from tflens.errors import ParameterError
 from tflens.mass.base import MassProfile
 from tflens.mass.circular import TINY, CircularMass, away_from_zero
-from tflens.mass.quadrature import integral, nodes_and_weights
 from tflens.parameters import Parameter, ellipticity
 from tflens.profile import elliptical, on_pixels, pack, unpack
+from tflens.quadrature import integral, nodes_and_weights
 
 _POWER = 4
 

@@ -5,8 +5,8 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tflens.mass.circular import CENTER, CircularMass
-from tflens.mass.quadrature import integral, nodes_and_weights
 from tflens.parameters import Parameter, bounded_normal, log_normal
+from tflens.quadrature import integral, nodes_and_weights
 from tflens.sersic import b_n, log_sersic
 
 _NODES = {tf.float32: (28, 3), tf.float64: (48, 5)}  # number, and the power that gathers them at s = 0
