@@ -8,8 +8,9 @@ images of one spot; to the likelihood they are more noise, of known covariance (
 field is, and how smooth, the data say: what maximises the evidence, in Laplace's approximation, nothing at all if the
 network can draw the galaxy.
 
-Approximate are: the lens through which the field is seen stays that of the optimum; and of the patterns only the
-strongest `MODES` count.
+Approximate are: the lens through which the field is seen stays that of the optimum; and of the field's patterns in the
+source only the strongest `MODES` count. All of these are forgiven: what the evidence takes for part of a field and the
+likelihood does not, the latents strain to explain, in several ways that no chain connects.
 """
 
 from collections.abc import Sequence
@@ -25,10 +26,9 @@ from tflens.galaxies import NeuralSource
 from tflens.inference.optimize import linearized
 from tflens.model import LensModel, LensTarget
 
-MODES = 64
-"""Patterns in the image that are marginalised."""
+MODES = 192
+"""Patterns of the field that are marginalised, the strongest of its covariance."""
 
-_PATTERNS = 192  # of the field, the strongest of its covariance
 _LENGTHS = (1.0, 2.0)  # of its correlation, stamp pixels
 _STRENGTHS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.45, 0.65, 1.0)
 _SMOOTHING = 1.5  # of the brightness that it follows, stamp pixels
@@ -58,11 +58,9 @@ class Discrepancy:
 
     @property
     def modes(self) -> NDArray[np.floating]:
-        """What `LensTarget.forgive` takes: `[MODES, pixels]`."""
+        """What `LensTarget.forgive` takes: `[n, pixels]`."""
         variance, vectors = np.linalg.eigh(self.white @ self.white.T)
-        strongest = np.argsort(-variance)[:MODES]
-        variance, vectors = variance[strongest], vectors[:, strongest]
-        kept = variance > 1e-6 * variance[0]
+        kept = variance > 1e-6 * variance[-1]
         patterns = (vectors[:, kept] / np.sqrt(variance[kept])).T @ self.white
         return np.sqrt(1 - 1 / np.sqrt(1 + variance[kept]))[:, None] * patterns
 
@@ -140,7 +138,7 @@ def _patterns(stamp: NDArray[np.floating], length: float) -> NDArray[np.floating
     width = brightness[places]
     square = sum((axis[:, None] - axis) ** 2 for axis in places)
     covariance = width[:, None] * width * np.exp(-square / (2 * length**2))
-    first = max(0, len(width) - _PATTERNS)
+    first = max(0, len(width) - MODES)
     variance, vectors = linalg.eigh(covariance, subset_by_index=(first, len(width) - 1))
     patterns = np.zeros((len(variance), *stamp.shape))
     patterns[:, places.row, places.column] = (vectors * np.sqrt(np.maximum(variance, 0))).T
