@@ -97,6 +97,13 @@ class TestConvergence:
         other = "r_hat_rest" if name == "r_hat_mass" else "r_hat_mass"
         assert found[other].level == "ok"
 
+    def test_more_rounds_are_advised_where_they_help(self):
+        near, far = white(), white()
+        near[1, :, 0] += 1.5
+        far[..., 0] += 5 * np.arange(4)[:, None]
+        for u, words in ((near, "take more --rounds"), (far, "would not meet: look whether the starts agree")):
+            assert words in by_name(convergence(u, NAMES))["r_hat_mass"].words
+
     def test_a_chain_of_another_width_is_seen(self):
         """By the folded draws alone: all means are the same."""
         u = white()

@@ -10,6 +10,7 @@ import tiny_lens
 from small_fit import SETTINGS, observation
 
 from tflens.errors import ParameterError
+from tflens.inference import hmc
 from tflens.inference.hmc import Chains
 from tflens.inference.map import Optimum, polish
 from tflens.inference.pipeline import fit
@@ -150,6 +151,33 @@ def test_a_whole_fit(name):
     assert result.posterior.data.posterior["u"].shape == (2, 30, result.model.dim)
     assert result.diagnostics().keys() >= FIGURES.get(name, set())
     assert all(finding.words for finding in result.check())
+
+
+@functools.cache
+def settled():
+    """Whether no further round follows draws `[chains, draws, dim]`, at the optimum's own coordinates."""
+    asked = []
+
+    def sample_each(*_, enough, **__):
+        asked.append(enough)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hmc, "sample_each", sample_each)
+        SAMPLERS["hmc"](target()).draw_each([optimum()], settings("hmc"), lambda *told: None)
+    return lambda v: asked[0]([v])
+
+
+@pytest.mark.parametrize(
+    ("apart", "still", "expected"),
+    [(0.0, 1, True), (0.0, 20, False), (0.7, 1, False), (4.0, 1, True)],
+    ids=["agree", "hardly move", "disagree", "will not meet"],
+)
+def test_a_further_round_if_it_is_of_use(apart, still, expected):
+    """Chains whose means are that far apart, in their widths, and that stand still for so many draws of 200."""
+    rng = np.random.default_rng(0)
+    draws = np.repeat(rng.normal(size=(8, 200 // still, optimum().u.shape[-1])), still, axis=1)
+    assert settled()(0.1 * (draws + apart * rng.normal(size=(8, 1, 1)))) is expected
 
 
 class TestAgreement:

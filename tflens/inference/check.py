@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import stats
 
-from tflens.inference.convergence import ESS_FEW, ESS_GOOD, R_HAT_FAILED, R_HAT_GOOD, convergence_of
+from tflens.inference.convergence import ESS_FEW, ESS_GOOD, R_HAT_APART, R_HAT_FAILED, R_HAT_GOOD, convergence_of
 from tflens.names import is_mass
 
 if TYPE_CHECKING:
@@ -659,4 +659,8 @@ def _r_hat(name: str, what: str, parameter: str, value: float, beyond: Level) ->
         return Finding(name, "note", value, R_HAT_GOOD, words)
     text = text if np.isfinite(value) else f"{parameter} never moved or is not finite"
     words = f"chains disagree on {what}: {text}, must be below {R_HAT_FAILED}; its intervals depend on the chain; "
-    return Finding(name, beyond, value, R_HAT_FAILED, words + "take more --rounds")
+    if value > R_HAT_APART:
+        words += "so far apart that longer ones would not meet: look whether the starts agree, and try --sampler smc"
+    else:
+        words += "take more --rounds"
+    return Finding(name, beyond, value, R_HAT_FAILED, words)

@@ -16,6 +16,8 @@ with warnings.catch_warnings():
 # The paper asks for R-hat < 1.01 and an effective sample size (ESS) of 400. At R-hat 1.01 the means of the chains
 # scatter by 0.14 posterior sigma, at 1.05 by 0.32: no longer small beside sigma.
 R_HAT_GOOD, R_HAT_FAILED = 1.01, 1.05
+# Their means scatter by 1.1 posterior sigma: each chain is in a place of its own, and longer ones will not soon meet.
+R_HAT_APART = 1.5
 # The median's Monte Carlo error, in posterior sigma, is about 1 / sqrt(ESS): 0.05 and 0.1.
 ESS_GOOD, ESS_FEW = 400.0, 100.0
 

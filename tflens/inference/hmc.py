@@ -195,7 +195,7 @@ def sample(
             curvature tells: where a posterior is far from Gaussian, full draws would land where it has no mass.
         rounds: as long as its draws are not `enough`, a round becomes the warm-up of the next, which draws twice as
             many: at the most so many rounds.
-        enough: whether draws `[chains, draws, dim]` will do.
+        enough: whether draws `[chains, draws, dim]` are the last: they will do, or more of them would not help.
         curvature: positive definite matrices `[n, dim, dim]` at points `[n, dim]`: the Gauss-Newton (Fisher) matrix.
         seed: of the sampler; the same seed gives the same chains.
         target_acceptance: that the step size is adapted to. Where the posterior is narrower than elsewhere, steps that

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tflens.density import Density
 from tflens.inference import hmc, nuts, smc, variational
-from tflens.inference.convergence import ESS_FEW, R_HAT_FAILED, convergence_of
+from tflens.inference.convergence import ESS_FEW, R_HAT_APART, R_HAT_FAILED, convergence_of
 from tflens.inference.map import Optimum
 from tflens.inference.optimize import gauss_newton
 from tflens.inference.progress import Progress
@@ -77,7 +77,7 @@ class MarkovChains:
             warmup=effort.warmup,
             draws=effort.draws,
             rounds=effort.rounds,
-            enough=lambda each: all(self._agree(lens, v) for lens, v in enumerate(each)),
+            enough=lambda each: all(self._settled(lens, v) for lens, v in enumerate(each)),
             seed=effort.seed,
             progress=self._straight.progress(progress),
         )
@@ -88,12 +88,14 @@ class MarkovChains:
             for lens, chains in enumerate(found)
         ]
 
-    def _agree(self, lens: int, v: np.ndarray) -> bool:
-        """Whether the chains of a lens, `[chains, draws, dim]`, agree on its mass so far that its check can pass."""
+    def _settled(self, lens: int, v: np.ndarray) -> bool:
+        """Whether a further round is of no use: the chains of a lens, `[chains, draws, dim]`, agree on its mass so far
+        that its check can pass, or so little that it will not pass."""
         if not self._mass:
             return True
         found = convergence_of(self._straight.draws_to_u(lens, v)[..., self._mass])
-        return bool((found.r_hat < R_HAT_FAILED).all() and (found.ess > ESS_FEW).all())
+        agree = (found.r_hat < R_HAT_FAILED).all() and (found.ess > ESS_FEW).all()
+        return bool(agree or found.r_hat.max() > R_HAT_APART)
 
 
 class SequentialMonteCarlo:

@@ -25,7 +25,7 @@ class FitSettings:
         draws: transitions of each chain that are kept; particles of each island.
         rounds: of sampling by "hmc" or "nuts", at the most: as long as the chains disagree on the mass (R-hat above
             1.05, or an effective sample size below 100), a round becomes the warm-up of the next, which draws twice
-            as many.
+            as many; unless they are so far apart (R-hat above 1.5) that longer ones would not meet.
         supersampling: samples along each side of a pixel, from the polish on; the search makes do with one.
         sampler: the way from the optimum to the posterior: "hmc"; "nuts", whose trajectories find their own length;
             "smc", sequential Monte Carlo, for several modes and the evidence; "vi-gaussian" and "vi-iaf", variational
