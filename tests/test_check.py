@@ -149,6 +149,7 @@ class TestConvergence:
         found = by_name(convergence(np.zeros((4, 50, 3)), NAMES))
         assert found["r_hat_mass"].level == "failure"
         assert "never moved" in found["r_hat_mass"].words
+        assert "take more --rounds" in found["r_hat_mass"].words
 
     def test_draws_that_are_not_finite_fail(self):
         u = white()

@@ -170,8 +170,8 @@ def settled():
 
 @pytest.mark.parametrize(
     ("apart", "still", "expected"),
-    [(0.0, 1, True), (0.0, 20, False), (0.7, 1, False), (4.0, 1, True)],
-    ids=["agree", "hardly move", "disagree", "will not meet"],
+    [(0.0, 1, True), (0.0, 20, False), (0.0, 200, False), (0.7, 1, False), (4.0, 1, True)],
+    ids=["agree", "hardly move", "never move", "disagree", "will not meet"],
 )
 def test_a_further_round_if_it_is_of_use(apart, still, expected):
     """Chains whose means are that far apart, in their widths, and that stand still for so many draws of 200."""

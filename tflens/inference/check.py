@@ -659,7 +659,7 @@ def _r_hat(name: str, what: str, parameter: str, value: float, beyond: Level) ->
         return Finding(name, "note", value, R_HAT_GOOD, words)
     text = text if np.isfinite(value) else f"{parameter} never moved or is not finite"
     words = f"chains disagree on {what}: {text}, must be below {R_HAT_FAILED}; its intervals depend on the chain; "
-    if value > R_HAT_APART:
+    if R_HAT_APART < value < np.inf:
         words += "so far apart that longer ones would not meet: look whether the starts agree, and try --sampler smc"
     else:
         words += "take more --rounds"

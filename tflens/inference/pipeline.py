@@ -132,7 +132,7 @@ def fit(
        (`tflens.inference.discrepancy`), and the survivors are polished once more.
     5. Hamiltonian Monte Carlo runs from the optimum, whitened at first by the Gauss-Newton matrix there, then by what
        its chains have seen (`tflens.inference.hmc.sample`), which with a neural source also teaches it straighter
-       coordinates (`tflens.inference.couplings`), until they agree on the mass or `FitSettings.rounds` are over; or
+       coordinates (`tflens.inference.couplings`), in as many rounds as are of use (`FitSettings.rounds`); or
        another of `tflens.inference.samplers.SAMPLERS`.
 
     Args:

@@ -90,12 +90,13 @@ class MarkovChains:
 
     def _settled(self, lens: int, v: np.ndarray) -> bool:
         """Whether a further round is of no use: the chains of a lens, `[chains, draws, dim]`, agree on its mass so far
-        that its check can pass, or so little that it will not pass."""
+        that its check can pass, or so little that it will not. One that never moved may, once it is tuned."""
         if not self._mass:
             return True
         found = convergence_of(self._straight.draws_to_u(lens, v)[..., self._mass])
         agree = (found.r_hat < R_HAT_FAILED).all() and (found.ess > ESS_FEW).all()
-        return bool(agree or found.r_hat.max() > R_HAT_APART)
+        all_moved = np.ptp(v, axis=1).any(-1).all()
+        return bool(agree or (all_moved and found.r_hat.max() > R_HAT_APART))
 
 
 class SequentialMonteCarlo:
