@@ -19,10 +19,16 @@ CORRELATION = np.array([[0.05, 0.1, 0.05], [0.2, 1.0, 0.2], [0.05, 0.1, 0.05]])
 
 
 class Pattern:
-    """Something forgiven: one smooth pattern of variance 3 beside unit noise."""
+    """Something forgiven: one pattern of variance 3 beside unit noise, with more of it than of the source."""
+
+    amplitude, stays, told = 8.0, np.array([0.6]), 0.4
 
     def __init__(self, seed: int) -> None:
-        pattern = np.random.default_rng(seed).normal(size=(1, np.prod(tiny_lens.SHAPE)))
+        rng = np.random.default_rng(seed)
+        pattern = rng.normal(size=(1, np.prod(tiny_lens.SHAPE)))
+        self.stamps, self.slope = rng.normal(size=(2, 1, 6, 7))
+        self.mean = np.array([3.0])
+        self.volume, self.point = rng.normal(size=(2, 16))
         self.modes = np.sqrt(1 - 1 / np.sqrt(1 + 3.0)) * pattern / np.linalg.norm(pattern)
         self.images = pattern.reshape(1, *tiny_lens.SHAPE)
 
@@ -43,7 +49,7 @@ def another(correlated: bool) -> list[Observation]:
 @functools.cache
 def batch(kind: str) -> tuple[LensBatch, tuple]:
     """A batch of three, and what each of them sees."""
-    source = tiny_lens.Blobs() if kind == "latent" else None
+    source = tiny_lens.Blobs() if kind in ("latent", "forgiving") else None
     seen = another(kind == "correlated")
     target = LensTarget(tiny_lens.model(source), seen[0], modes=1 if kind == "forgiving" else 0)
     mask = np.ones(tiny_lens.SHAPE, bool)

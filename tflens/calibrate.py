@@ -90,7 +90,7 @@ class Plan:
 
         The commit is not part of it, but the model with its weights and the settings are.
         """
-        from tflens.inference.discrepancy import MODES
+        from tflens.inference.discrepancy import MODES, STAYS
         from tflens.inference.mock_lenses import fitted_source, lens_model
         from tflens.inference.settings import FitSettings
         from tflens.run import describe_galaxies, describe_model
@@ -100,8 +100,9 @@ class Plan:
         mocks = {"sources": {"kind": self.sources.kind, **self.sources.identity}, "galaxies": galaxies}
         # "exact": those of earlier versions, sampled 8 x 8, had too little light in the pixel of the cusp.
         mocks |= {"shot_by": self.shot_by, "seed": self.seed, "cusps": "exact"}
-        # Fewer patterns of a field beside the source, as earlier versions forgave, leave another posterior.
-        settings = asdict(FitSettings(**self.settings)) | {"patterns": MODES}
+        # Fewer patterns of a field beside the source, or such as all stay where they were found, as earlier versions
+        # forgave, leave another posterior.
+        settings = asdict(FitSettings(**self.settings)) | {"patterns": MODES, "staying": STAYS}
         return json.loads(json.dumps({"model": model, "settings": settings, "mocks": mocks}))
 
 

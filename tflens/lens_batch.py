@@ -6,8 +6,9 @@ import tensorflow as tf
 from tflens.density import Density
 from tflens.direct import Direct
 from tflens.errors import ParameterError
-from tflens.model import Forgiven, LensTarget, Seen
+from tflens.model import LensTarget
 from tflens.observation import Observation
+from tflens.seen import Forgiven
 
 
 class LensBatch(Density):
@@ -42,16 +43,15 @@ class LensBatch(Density):
             raise ParameterError(f"LensBatch.lenses must be a whole number from 1, got {lenses!r}")
         super().__init__()
         self.target, self.model, self.lenses = target, target.model, lenses
-        self.seen = Seen(
-            *(tf.Variable(tf.zeros([lenses, *each.shape], each.dtype), trainable=False) for each in target.seen)
+        self.seen = tf.nest.map_structure(
+            lambda each: tf.Variable(tf.zeros([lenses, *each.shape], each.dtype), trainable=False), target.seen
         )
         self._taken: dict[int, tuple[Observation, np.ndarray, Forgiven | None]] = {}
         self._value_and_gradient = Direct(self._tempered, jit_compile=False)
 
     def take(self, lens: int) -> None:
         """Takes over what the target sees now, its observation, mask and what it forgives, for one of the lenses."""
-        for mine, theirs in zip(self.seen, self.target.seen, strict=True):
-            mine[lens].assign(theirs)
+        tf.nest.map_structure(lambda mine, theirs: mine[lens].assign(theirs), self.seen, self.target.seen)
         self._taken[lens] = self.target.observation, self.target.mask, self.target.discrepancy
 
     def see(self, lens: int) -> None:

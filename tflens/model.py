@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -25,48 +25,12 @@ from tflens.parameters import Parameter, PriorFactory, bounded_normal, from_base
 from tflens.profile import Profile
 from tflens.psf_error import PSFError
 from tflens.refinement import rendering_error, suggest_refinement
+from tflens.seen import Beside, Forgiven, Seen
 from tflens.whitening import deflate, taps_for, whiten, whitening_taps
 
 Frame = tuple[slice, slice]
 
-
-class Seen(NamedTuple):
-    """An observation as the likelihood takes it; or several, with a first axis of lenses.
-
-    Attributes:
-        taps, modes: what images are whitened with (`tflens.whitening`), `[taps, ny, nx]` and `[modes, pixels]`.
-        data: the whitened image, `[pixels]`.
-        prior_scale: of the amplitudes (`tflens.linear.marginalize`), a number.
-    """
-
-    taps: tf.Tensor
-    modes: tf.Tensor
-    data: tf.Tensor
-    prior_scale: tf.Tensor
-
-    def of(self, lens: tf.Tensor) -> "Seen":
-        """One of several, or some `[n]` of them."""
-        return Seen(*(tf.gather(each, lens) for each in self))
-
-
-class Forgiven(Protocol):
-    """What the model of a source may miss: patterns in the image that `LensTarget.forgive` takes for noise.
-
-    Attributes:
-        stamps: `[n, ny, nx]`, the patterns in the source, counts/s per pixel of its stamp.
-        images: `[n, ny, nx]`, seen through the lens, counts/s per pixel.
-    """
-
-    stamps: np.ndarray
-    images: np.ndarray
-
-    @property
-    def modes(self) -> np.ndarray:
-        """`[n, pixels]` of whitened images, orthogonal, of length sqrt(1 - 1 / sqrt(1 + v)) where the pattern's
-        variance is v beside the noise's 1: what `tflens.whitening.deflate` takes."""
-
-    def coefficients(self, residual: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Mean amplitudes of `images` given whitened residuals `[..., pixels]`, or a draw of them."""
+_DIFFERENCE = 0.05  # of an image, relative to its brightest pixel
 
 
 class LatentSource(Protocol):
@@ -425,9 +389,16 @@ class LensTarget(Density):
         )
         # Variables, so that data of the same shape can be exchanged without compiling anything again.
         pixels = self.grid.shape[0] * self.grid.shape[1]
-        shapes = Seen((taps_for(observation.noise_correlation), *self.grid.shape), (modes, pixels), (pixels,), ())
-        types = Seen(*[model.dtype] * 3, "float64")
-        self.seen = Seen(*(tf.Variable(tf.zeros(*of), trainable=False) for of in zip(shapes, types, strict=True)))
+        stamp = self._stamp_shape() if modes else (0, 0)
+        patterns = modes if stamp[0] else 0
+        zeros = Seen(
+            tf.zeros([taps_for(observation.noise_correlation), *self.grid.shape], model.dtype),
+            tf.zeros([modes, pixels], model.dtype),
+            tf.zeros([pixels + patterns], model.dtype),
+            tf.zeros([], tf.float64),
+            Beside.none(model.dtype, patterns, stamp, self.grid.shape, model.physical_dim),
+        )
+        self.seen = tf.nest.map_structure(partial(tf.Variable, trainable=False), zeros)
         self._take(observation)
         # Physics is fastest under XLA, a decoder's convolutions outside of it (oneDNN), so only the former is compiled.
         compiled = partial(tf.function, jit_compile=xla or None, autograph=False)
@@ -496,8 +467,9 @@ class LensTarget(Density):
         """How many patterns `forgive` takes at the most."""
         return int(self.seen.modes.shape[0])
 
-    def forgive(self, discrepancy: "Forgiven | None") -> None:
-        """Takes some patterns in the image for uncertain beyond the noise; nothing is compiled again.
+    def forgive(self, discrepancy: Forgiven | None) -> None:
+        """Takes some patterns in the image for uncertain beyond the noise, and their mean for a part of the source;
+        nothing is compiled again.
 
         Args:
             discrepancy: `tflens.inference.discrepancy.Discrepancy` or its like; None for nothing.
@@ -513,8 +485,9 @@ class LensTarget(Density):
                 "make the target with more `modes`"
             )
         self.discrepancy = discrepancy
+        self.seen.beside.take(discrepancy)
         self.seen.modes.assign(np.pad(modes, ((0, most - len(modes)), (0, 0))))
-        self.seen.data.assign(self.whitened(self.image).reshape(-1))
+        self.seen.data.assign(np.pad(self.whitened(self.image).reshape(-1), (0, self.seen.beside.room)))
 
     def whitened(self, images: np.ndarray) -> np.ndarray:
         """Images `[...batch, ny, nx]` of the frame in the coordinates of the likelihood, `[...batch, pixels]`: divided
@@ -594,7 +567,8 @@ class LensTarget(Density):
         return inputs, np.where(self.mask, self.noise, self.noise[self.mask].max())
 
     def design(self, u: tf.Tensor) -> tf.Tensor:
-        """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`."""
+        """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`; after the pixels of
+        the image come those residuals that are the prior of what is beside the source (`tflens.seen.Beside`)."""
         return self._compiled_design(u[..., : self.model.physical_dim], self.seen, self.model.source_images(u))
 
     def linearize(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -638,7 +612,12 @@ class LensTarget(Density):
 
     def log_likelihood(self, u: tf.Tensor) -> tf.Tensor:
         """Log marginal likelihood `[batch]`, without the constant of the noise's normalisation."""
-        return self.linear(u).log_likelihood
+        return self.linear(u).log_likelihood + self.log_volume(u)
+
+    def log_volume(self, u: tf.Tensor) -> tf.Tensor:
+        """How much more or less of what is forgiven the data allow at points `[batch, dim]`, seen through their lenses,
+        than where it was found, in log: see `tflens.seen.Beside`."""
+        return self.seen.beside.log_volume(u[..., : self.model.physical_dim])
 
     def value_and_gradient(self, u: tf.Tensor, power: float | tf.Tensor = 1.0) -> tuple[tf.Tensor, tf.Tensor]:
         """Log posterior `[batch]` and its gradient `[batch, dim]`, in one compiled program.
@@ -655,11 +634,9 @@ class LensTarget(Density):
 
     def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
-        `[batch, components]`; their sum is the model image."""
-        return (
-            self._unit_images(u[..., : self.model.physical_dim], self.model.source_images(u))
-            * amplitudes[..., None, None]
-        )
+        `[batch, components]`; their sum is the model image but for what is `missed`."""
+        unit = self._unit_images(u[..., : self.model.physical_dim], self.model.source_images(u), self.seen)
+        return unit * amplitudes[..., None, None]
 
     def evaluate(self, u: np.ndarray) -> "Evaluation":
         """Everything there is to see at one point `[dim]`, amplitudes at their conditional mean."""
@@ -679,26 +656,74 @@ class LensTarget(Density):
         return Evaluation(image, lens_light, image - lens_light, residual, amplitudes.numpy()[0], whitened)
 
     def missed(self, left: np.ndarray) -> np.ndarray:
-        """What of residual images `[..., ny, nx]`, counts/s per pixel, is light of the source that its model cannot
+        """What of residual images `[..., ny, nx]`, counts/s per pixel, is light of the source that its model does not
         have: the mean of what is forgiven."""
         if self.discrepancy is None:
             return np.zeros_like(left)
         return np.tensordot(self.discrepancy.coefficients(self.white(left)), self.discrepancy.images, 1)
+
+    def moved(self, u: tf.Tensor, amplitudes: tf.Tensor) -> np.ndarray:
+        """Coefficients `[batch, n]` of what moves with the lens of the patterns that are forgiven, at points
+        `[batch, dim]` with amplitudes `[batch, components]`: the model has it already."""
+        found = self.discrepancy
+        _, expected = self.seen.beside.add(self.model.source_images(u))
+        relative = np.asarray(amplitudes)[:, self.model.source_amplitudes[0], None] / found.amplitude
+        return (1 - found.stays) * relative * expected.numpy()[:, : len(found.stays)]
 
     def white(self, images: np.ndarray) -> np.ndarray:
         """Images `[..., ny, nx]` of the frame whitened, `[..., pixels]`, with nothing forgiven."""
         return whiten(tf.constant(images), tf.cast(self.seen.taps, tf.float64)).numpy().reshape(*images.shape[:-2], -1)
 
     def respond(self, u: tf.Tensor, changes: tf.Tensor) -> tf.Tensor:
-        """Images `[n, ny, nx]` of small changes `[n, ny, nx]` of the pixels of the model's only image, seen through the
-        lens at one point u `[dim]`, for a source of unit amplitude."""
-        unit = Seen(tf.ones([1, *self.grid.shape], u.dtype), tf.zeros([0, self.image.size], u.dtype), u, u)
-        images = [tf.repeat(image, changes.shape[0], axis=0) for image in self.model.source_images(u[None])]
-        flat = self._source_tangents(u[None, : self.model.physical_dim], unit, images, changes, 0)
-        return tf.reshape(flat, [changes.shape[0], *self.grid.shape])
+        """Images `[n, ny, nx]` of small changes `[n, ny, nx]` of the pixels of the model's only image, with what is
+        beside it, seen through the lens at one point u `[dim]`, for a source of unit amplitude."""
+        physical, image = u[None, : self.model.physical_dim], self._whole_image(u, changes.shape[0])
+        with ForwardAccumulator(image, changes) as accumulator:
+            seen = self._lensed(physical, [image], 0)
+        return accumulator.jvp(seen)
+
+    def respond_back(self, u: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """The transpose of `respond`: how sums over the whitened image, each with weights of its own `[n, pixels]`,
+        change with the pixels of the model's only image, `[n, ny, nx]`."""
+        physical, image = u[None, : self.model.physical_dim], self._whole_image(u, weights.shape[0])
+        with tf.GradientTape() as tape:
+            tape.watch(image)
+            white = whiten(self._lensed(physical, [image], 0), self.seen.taps)
+            total = tf.reduce_sum(tf.reshape(white, weights.shape) * weights)
+        return tape.gradient(total, image)
+
+    def respond_volume(self, u: tf.Tensor, changes: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """How the sum over `respond` of changes, whitened and weighted `[n, pixels]`, moves with the physical part of
+        u, `[physical_dim]`."""
+        physical, image = u[None, : self.model.physical_dim], self._whole_image(u, changes.shape[0])
+        # A difference, not a derivative of a derivative, which not all operations have. An image is linear in its
+        # pixels but for where its middle is.
+        step = _DIFFERENCE * tf.reduce_max(image) / tf.maximum(_largest(changes), np.finfo(u.dtype.as_numpy_dtype).tiny)
+        both = tf.concat([image + step[:, None, None] * changes, image - step[:, None, None] * changes], 0)
+        weights = tf.concat([weights, -weights], 0) / (2 * tf.concat([step, step], 0)[:, None])
+        with tf.GradientTape() as tape:
+            tape.watch(physical)
+            white = whiten(self._lensed(physical, [both], 0), self.seen.taps)
+            total = tf.reduce_sum(tf.reshape(white, weights.shape) * weights)
+        return tape.gradient(total, physical)[0]
+
+    def _whole_image(self, u: tf.Tensor, copies: int) -> tf.Tensor:
+        (image,), _ = self.seen.beside.add(self.model.source_images(u[None]))
+        return tf.repeat(image, copies, axis=0)
+
+    def _stamp_shape(self) -> tuple[int, ...]:
+        """Of the image of the model's only source; nothing if it has none."""
+        images = self.model.source_images(tf.zeros([1, self.model.dim], self.model.dtype))
+        return tuple(images[0].shape[1:]) if len(images) == 1 == len(self.model.sources) else (0, 0)
 
     def _physical_design(self, physical: tf.Tensor, seen: Seen, sources: Sequence[tf.Tensor]) -> tf.Tensor:
-        return self._whiten(self._unit_images(physical, sources), seen)
+        white = self._whiten(self._unit_images(physical, sources, seen), seen)
+        if not seen.beside.room:
+            return white
+        expected = seen.beside.expected(seen.beside.add(sources)[1])
+        source = self.model.source_amplitudes[0]
+        others = len(self.model.amplitude_names) - source - 1
+        return tf.concat([white, tf.pad(expected[..., None, :], [[0, 0], [source, others], [0, 0]])], -1)
 
     def _whiten(self, images: tf.Tensor, seen: Seen) -> tf.Tensor:
         white = whiten(images, seen.taps)
@@ -753,6 +778,7 @@ class LensTarget(Density):
                 tape.watch(points)
                 design = self._physical_design(points[0], theirs, points[1:])
                 value = marginalize(design, theirs.data, theirs.prior_scale, self.model.positive).log_likelihood
+                value += theirs.beside.log_volume(points[0])
             return [value, *tape.gradient(value, points)]
 
         arguments = [physical, *images]
@@ -769,7 +795,7 @@ class LensTarget(Density):
             return [accumulator.jvp(design)]
 
         arguments = [physical, directions, *images]
-        shape = [len(self.model.amplitude_names), self.image.size]
+        shape = [len(self.model.amplitude_names), self.image.size + seen.beside.room]
         output = tf.TensorSpec(shape, physical.dtype)
         return in_chunks(lanes, arguments, [output], chunk_size(self.layer.samples))[0]
 
@@ -779,19 +805,34 @@ class LensTarget(Density):
         """Tangents `[n, pixels]` of a whitened source, seen through one lens, in n directions of the pixels of image
         `number`."""
         with ForwardAccumulator(images[number], directions) as accumulator:
-            values = self.model.physical(physical)
-            inputs = self.model.layer_inputs(values, images)
-            # What the other sources are is compiled away.
-            lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]]
-            lensed = self._whiten(self.model.observed(lensed[:, None], values)[:, 0], seen)
+            whole, coefficients = seen.beside.add(images)
+            lensed = self._lensed(physical, whole, number)
+            lensed = self._whiten(lensed - seen.beside.staying(coefficients), seen)
+            if seen.beside.room:
+                lensed = tf.concat([lensed, seen.beside.expected(coefficients)], -1)
         return accumulator.jvp(lensed)
 
-    def _unit_images(self, physical: tf.Tensor, sources: Sequence[tf.Tensor]) -> tf.Tensor:
+    def _lensed(self, physical: tf.Tensor, images: Sequence[tf.Tensor], number: int) -> tf.Tensor:
+        """Image number `number` of the sources' as it is seen, `[...batch, ny, nx]`, for unit amplitude."""
         values = self.model.physical(physical)
-        images = self.layer.images(self.model.layer_inputs(values, sources))
+        inputs = self.model.layer_inputs(values, images)
+        # What the other sources are is compiled away.
+        lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]]
+        return self.model.observed(lensed[:, None], values)[:, 0]
+
+    def _unit_images(self, physical: tf.Tensor, sources: Sequence[tf.Tensor], seen: Seen) -> tf.Tensor:
+        values = self.model.physical(physical)
+        whole, coefficients = seen.beside.add(sources)
+        images = self.layer.images(self.model.layer_inputs(values, whole))
         if self.model.sky:
             images.append(tf.ones_like(images[0]))
-        return self.model.observed(tf.stack(images, axis=-3), values)
+        images = self.model.observed(tf.stack(images, axis=-3), values)
+        if not seen.beside.room:
+            return images
+        source = self.model.source_amplitudes[0]
+        before, lensed, after = tf.split(images, [source, 1, len(self.model.amplitude_names) - source - 1], -3)
+        lensed -= seen.beside.staying(coefficients)[..., None, :, :]
+        return tf.concat([before, lensed, after], -3)
 
 
 @dataclass(frozen=True)
@@ -823,6 +864,10 @@ class Evaluation:
     def chi2(self) -> float:
         """chi^2 per used pixel: the mean square of `whitened`."""
         return float(np.nanmean(self.whitened**2))
+
+
+def _largest(images: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_max(tf.abs(images), [-2, -1])
 
 
 def _distribution(prior: Any, dtype: tf.DType) -> Any:

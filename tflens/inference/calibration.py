@@ -311,8 +311,9 @@ def _mean_brightness(fit: Fit) -> Brightness:
     u = posterior["u"].to_numpy().reshape(-1, model.dim)
     chosen = np.linspace(0, len(u) - 1, min(_DRAWS, len(u))).astype(int)
     amplitudes = np.stack([posterior[name].to_numpy().reshape(-1)[chosen] for name in model.amplitude_names], 1)
-    images = target.component_images(tf.constant(u[chosen]), tf.constant(amplitudes, model.dtype)).numpy()
-    field, _ = draw_missed(target, target.image - images.sum(1), np.random.default_rng(fit.settings.seed))
+    points, rng = tf.constant(u[chosen]), np.random.default_rng(fit.settings.seed)
+    images = target.component_images(points, tf.constant(amplitudes, model.dtype)).numpy()
+    field, _ = draw_missed(target, points, amplitudes, target.image - images.sum(1), rng)
     ((source, inputs, amplitude),) = source_inputs(target, u[chosen], amplitudes, field)
     return lambda x, y: np.mean(source.brightness(x, y, **inputs).numpy() * amplitude[:, None, None], 0)
 

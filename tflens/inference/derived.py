@@ -1,6 +1,6 @@
 """What follows from the parameters of a fit: Einstein radii, and flux, size and magnification of the source."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -8,7 +8,7 @@ import tensorflow as tf
 from tflens.einstein import EinsteinRadii, einstein_radii
 from tflens.errors import ParameterError
 from tflens.inference.images import half_light_radius, sources_on, thinned
-from tflens.inference.posterior import source_plane
+from tflens.inference.posterior import draw_missed, source_images, source_plane
 from tflens.light import Pixelated, Sersic
 from tflens.mass import Shear
 
@@ -44,6 +44,9 @@ def derived(fit: Any) -> dict[str, dict[str, Any]]:
             if np.isfinite(draws).all():
                 found[f"lens.{name}"] = _interval("arcsec", draws)
     flux = source_fluxes(model, {name: posterior.draws(name) for name in posterior.names})
+    if fit.target.discrepancy is not None:
+        drawn = _draw(fit)
+        flux = {f"{label}.flux": _unlensed(fit, drawn) for label, _ in model.labelled_sources()}
     if flux is not None:
         found |= {name: _interval("counts/s", draws) for name, draws in flux.items()}
     for label, draws in half_light_radii(fit).items():
@@ -84,6 +87,10 @@ def half_light_radii(fit: Any) -> dict[str, np.ndarray]:
         u, _ = thinned(model, posterior, DRAWS)
         physical = {name: value.numpy() for name, value in model.physical(tf.constant(u)).items()}
         grid = source_plane(fit.target, physical, _SOURCE_PIXELS)
+        if fit.target.discrepancy is not None:
+            drawn = _draw(fit)
+            images = source_images(fit.target, grid, drawn.u, drawn.amplitudes, drawn.field)
+            return {label: half_light_radius(images, grid) for label, _ in model.labelled_sources()}
         found = {
             label: half_light_radius(images, grid)
             for label, images in sources_on(model, posterior, grid, DRAWS).items()
@@ -114,19 +121,44 @@ def _einstein_radii(fit: Any) -> EinsteinRadii | None:
     return einstein_radii(model.total_mass(values).deflection, *center, reach)
 
 
+class _Draws(NamedTuple):
+    """Some draws of a fit with what its source has beside what its network draws (None if that is all there is), and
+    the light of the arcs in the frame, counts/s `[draws]`."""
+
+    u: np.ndarray
+    amplitudes: np.ndarray
+    field: np.ndarray | None
+    lensed: np.ndarray
+
+
+def _draw(fit: Any) -> _Draws:
+    return _with_field(fit, *thinned(fit.model, fit.posterior, DRAWS), np.random.default_rng([fit.settings.seed, 3]))
+
+
+def _with_field(fit: Any, u: np.ndarray, amplitudes: np.ndarray, rng: np.random.Generator | None) -> _Draws:
+    """What goes with points; the mean of the field without a generator."""
+    target = fit.target
+    images = target.component_images(tf.constant(u), tf.constant(amplitudes)).numpy()
+    field, missed = draw_missed(target, tf.constant(u), amplitudes, target.image - images.sum(1), rng)
+    lensed = images[:, list(fit.model.source_amplitudes)].sum(1) + missed
+    return _Draws(u, amplitudes, field, lensed.sum((1, 2), dtype=np.float64))
+
+
+def _unlensed(fit: Any, drawn: _Draws) -> np.ndarray:
+    """Flux of all sources, counts/s `[draws]`."""
+    values = {name: value.numpy() for name, value in fit.model.physical(tf.constant(drawn.u)).items()}
+    flux = _total_flux(fit.model, values, drawn.amplitudes)
+    return flux if drawn.field is None else flux + drawn.field.sum((1, 2))
+
+
 def _magnification(fit: Any) -> dict[str, Any]:
-    model = fit.model
-    u, amplitudes = thinned(model, fit.posterior, DRAWS)
-    images = fit.target.component_images(tf.constant(u), tf.constant(amplitudes)).numpy()
-    lensed = images[:, list(model.source_amplitudes)].sum((1, 2, 3), dtype=np.float64)
-    unlensed = _total_flux(
-        model, {name: value.numpy() for name, value in model.physical(tf.constant(u)).items()}, amplitudes
-    )
-    best_point = {name: value.numpy() for name, value in model.physical(fit.optimum.u[0]).items()}
-    best_flux = float(_total_flux(model, best_point, fit.best.amplitudes))
+    drawn = _draw(fit)
+    unlensed = _unlensed(fit, drawn)
+    best_point = fit.optimum.u[:1], fit.best.amplitudes[None].astype(fit.model.dtype)
+    best_flux = float(_unlensed(fit, _with_field(fit, *best_point, None))[0])
     best = float(fit.best.lensed_source.sum()) / best_flux if best_flux > 0 else None
     shining = unlensed > 0
-    interval = _interval("", lensed[shining] / unlensed[shining]) if shining.any() else {"unit": ""}
+    interval = _interval("", drawn.lensed[shining] / unlensed[shining]) if shining.any() else {"unit": ""}
     return {**interval, "best": best}
 
 

@@ -194,7 +194,8 @@ def gauss_newton(target: LensTarget, u: tf.Tensor) -> GaussNewton:
         + tf.eye(tf.shape(u)[0], dtype=u.dtype)
     )
     gradient = tf.linalg.matvec(jacobian, residual) + tf.linalg.matvec(rho_jacobian, rho) + u
-    return GaussNewton(curvature, gradient, _objective(residual, rho, u))
+    slope = tf.pad(target.seen.beside.volume_slope(u[: target.model.physical_dim]), [[0, target.model.latent_dim]])
+    return GaussNewton(curvature, gradient - slope, _objective(residual, rho, u) - 2 * target.log_volume(u))
 
 
 @gauss_newton.register
@@ -238,10 +239,11 @@ def _solution_tangents(
 
 @singledispatch
 def least_squares_objective(target: LensTarget, u: tf.Tensor) -> tf.Tensor:
-    """|whitened residual|^2 + positivity + |u|^2 for points `[batch, dim]`: what Levenberg-Marquardt minimises."""
+    """|whitened residual|^2 + positivity + |u|^2 for points `[batch, dim]`, less twice the log volume of what is
+    forgiven: what Levenberg-Marquardt minimises."""
     solution = target.linear(u)
     rho, _ = positivity_residual(solution, target.model.positive)
-    return _objective(solution.residual, rho, u)
+    return _objective(solution.residual, rho, u) - 2 * target.log_volume(u)
 
 
 @least_squares_objective.register

@@ -14,7 +14,13 @@ from tflens.galaxies import NeuralSource
 from tflens.inference import hmc
 from tflens.inference.check import Finding, check
 from tflens.inference.clock import Clock
-from tflens.inference.discrepancy import MODES, Discrepancy, applies_to, find_discrepancy
+from tflens.inference.discrepancy import (
+    MODES,
+    Discrepancy,
+    allow_for_discrepancy,
+    applies_to,
+    find_discrepancy,
+)
 from tflens.inference.initial import (
     Glance,
     bulge_and_disc,
@@ -38,7 +44,6 @@ from tflens.model import Evaluation, LensModel, LensTarget
 from tflens.observation import Observation
 from tflens.refinement import standard_room
 
-_FORGIVING = 2  # rounds of looking for what the source's network cannot draw: the first changes the optimum
 LIKELY = 3  # points of the search for which pixels are sampled finely enough
 # The largest in a pixel, in units of the noise: of a lens by itself, and of lenses that share programs, where what one
 # needs is paid for by all that have its room.
@@ -128,8 +133,8 @@ def fit(
     2. Many starts, drawn broadly, climb by Adam with a tempered likelihood; the best are polished by
        Levenberg-Marquardt, with pixels sampled so finely that rendering errors stay below 1/20 of the noise.
     3. Neighbours that the model cannot be meant to explain are masked, and the survivors polished again.
-    4. If the data ask for it, a random field is allowed for beside the galaxy that the network draws
-       (`tflens.inference.discrepancy`), and the survivors are polished once more.
+    4. If the data ask for it, a random field is allowed for beside the galaxy that the network draws, and the survivors
+       are polished again (`tflens.inference.discrepancy.allow_for_discrepancy`).
     5. Hamiltonian Monte Carlo runs from the optimum, whitened at first by the Gauss-Newton matrix there, then by what
        its chains have seen (`tflens.inference.hmc.sample`), which with a neural source also teaches it straighter
        coordinates (`tflens.inference.couplings`), in as many rounds as are of use (`FitSettings.rounds`); or
@@ -206,12 +211,8 @@ class Fitter:
         if neighbours.any():
             target.use(target.mask & ~neighbours)
             optimum = polish(target, optimum, settings.polish_steps // 2, progress)
-        for _ in range(_FORGIVING if target.modes else 0):
-            discrepancy = find_discrepancy(target, optimum.u[0])
-            target.forgive(discrepancy)
-            if discrepancy is None:
-                break
-            optimum = polish(target, optimum, settings.polish_steps // 2, progress)
+        if target.modes:
+            optimum = allow_for_discrepancy(target, optimum, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
         chains = shared.sampler_of(target).draw(optimum, settings, progress)
@@ -269,15 +270,19 @@ class Fitter:
         batch = shared.together(target, observations, [look.mask for look in looks])
         progress = watch(monitor, target)
         optima = polish_each(batch, optima, settings.polish_steps, progress)
-        masks, forgiven = [], []
         for lens, each in enumerate(optima):
             batch.see(lens)
-            masks.append(target.mask & ~find_neighbours(target, each.u[0]))
-            target.use(masks[-1])
-            forgiven.append(find_discrepancy(target, each.u[0]) if target.modes else None)
-            target.forgive(forgiven[-1])
+            target.use(target.mask & ~find_neighbours(target, each.u[0]))
             batch.take(lens)
         optima = polish_each(batch, optima, settings.polish_steps // 2, progress)
+        # What `allow_for_discrepancy` does for one lens, but for its last rounds.
+        for goes_with_lens in (False, True) if target.modes else ():
+            for lens, each in enumerate(optima):
+                batch.see(lens)
+                found = find_discrepancy(target, each.u[0])
+                target.forgive(found if found is None or goes_with_lens else found.at_rest())
+                batch.take(lens)
+            optima = polish_each(batch, optima, settings.polish_steps // 2, progress)
         clock.lap("optimize")
 
         each_chains = shared.sampler_of(batch).draw_each(optima, settings, progress)

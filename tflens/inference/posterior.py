@@ -147,7 +147,7 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
     picked = rng.permutation(n_chains * n_draws)[:_IMAGE_DRAWS]
     images = target.component_images(tf.gather(flat, picked), tf.constant(amplitudes[picked], flat.dtype)).numpy()
     lensed = images[:, list(model.source_amplitudes)].sum(1)
-    field, missed = draw_missed(target, target.image - images.sum(1), rng)
+    field, missed = draw_missed(target, tf.gather(flat, picked), amplitudes[picked], target.image - images.sum(1), rng)
     predictions = _mean_and_spread("model", images.sum(1) + missed) | _mean_and_spread("lensed_source", lensed + missed)
     dims = {name: ["y", "x"] for name in predictions}
     source_grid = source_plane(target, physical)
@@ -247,19 +247,28 @@ def source_inputs(
     return list(zip(model.sources, inputs, of_sources, strict=True))
 
 
-def draw_missed(target: LensTarget, left: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray | None, np.ndarray]:
-    """Draws of what the source has beside what its network draws, given residual images `[draws, ny, nx]` of a model
-    without it.
+def draw_missed(
+    target: LensTarget, u: tf.Tensor, amplitudes: np.ndarray, left: np.ndarray, rng: np.random.Generator | None
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Draws of what the source has beside what its network draws; its mean without a generator.
+
+    Args:
+        target: of the fit.
+        u: points `[draws, dim]`.
+        amplitudes: `[draws, components]`.
+        left: residual images of the model there, `[draws, ny, nx]`, which has that part of it that moves with the lens.
+        rng: of the draws.
 
     Returns:
-        In the source, counts/s per pixel of its stamp `[draws, ny, nx]` (None if nothing is forgiven), and in the
-        image, counts/s per pixel `[draws, ny, nx]`.
+        In the source, counts/s per pixel of its stamp `[draws, ny, nx]` (None if nothing is forgiven), all of it; and
+        in the image, counts/s per pixel `[draws, ny, nx]`, what the model does not have.
     """
     found = target.discrepancy
     if found is None:
         return None, np.zeros_like(left)
-    coefficients = found.coefficients(target.white(left), rng)
-    return np.tensordot(coefficients, found.stamps, 1), np.tensordot(coefficients, found.images, 1)
+    staying = found.coefficients(target.white(left), rng)
+    field = np.tensordot(staying + target.moved(u, amplitudes), found.stamps, 1)
+    return field, np.tensordot(staying, found.images, 1)
 
 
 def _draw_amplitudes(target: LensTarget, u: np.ndarray, rng: np.random.Generator) -> np.ndarray:

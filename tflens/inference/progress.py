@@ -66,7 +66,7 @@ class Status:
             return float("nan"), float("nan")
         point = tf.constant(self.points[:1])
         solution = self.target.linear(point)
-        log_prob = float((solution.log_likelihood + self.target.log_prior(point))[0])
+        log_prob = float((solution.log_likelihood + self.target.log_volume(point) + self.target.log_prior(point))[0])
         return log_prob, float(tf.reduce_sum(solution.residual**2)) / np.count_nonzero(self.target.mask)
 
 

@@ -11,9 +11,10 @@ from tflens.errors import ParameterError
 from tflens.grid import PixelGrid
 from tflens.inference.fit_program import Fitted, fit_program
 from tflens.inference.settings import FitSettings
-from tflens.model import LensModel, LensTarget, Seen
+from tflens.model import LensModel, LensTarget
 from tflens.observation import Observation
 from tflens.psf import convolve_by_fft
+from tflens.seen import Beside, Seen
 from tflens.serving.lens import amplitude_arguments, parameter_arguments, whitened
 from tflens.serving.signature import Argument, Signature, Tensors, identifier
 
@@ -114,6 +115,7 @@ class _SeenThrough(NamedTuple):
     modes: tf.Tensor
     data: tf.Tensor
     prior_scale: tf.Tensor
+    beside: Beside
     psf: tf.Tensor
 
 
@@ -131,7 +133,7 @@ class _Target(LensTarget):
 
     def images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Of all components, `[components, ny, nx]`, at one point."""
-        images = self._unit_images(u[None, : self.model.physical_dim], self.model.source_images(u[None]))
+        images = self._unit_images(u[None, : self.model.physical_dim], self.model.source_images(u[None]), self.seen)
         return self._blurred(images, self.seen.psf)[0] * amplitudes[:, None, None]
 
     def _whiten(self, images: tf.Tensor, seen: Seen) -> tf.Tensor:
@@ -161,6 +163,7 @@ def _seen(image: tf.Tensor, noise: tf.Tensor, psf: tf.Tensor, mask: tf.Tensor) -
         modes=tf.zeros([0, data.shape[0]], image.dtype),
         data=data,
         prior_scale=prior_scale,
+        beside=Beside.none(image.dtype),
         psf=psf / total,
     )
 
