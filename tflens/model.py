@@ -569,7 +569,8 @@ class LensTarget(Density):
     def design(self, u: tf.Tensor) -> tf.Tensor:
         """Whitened unit-amplitude images of all linear components, `[batch, components, pixels]`; after the pixels of
         the image come those residuals that are the prior of what is beside the source (`tflens.seen.Beside`)."""
-        return self._compiled_design(u[..., : self.model.physical_dim], self.seen, self.model.source_images(u))
+        drawn = self.seen.beside.drawn(self.model.source_images(u))
+        return self._compiled_design(u[..., : self.model.physical_dim], self.seen, drawn)
 
     def linearize(self, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The design at one point and its derivative in every direction of u, by forward-mode differentiation.
@@ -586,7 +587,7 @@ class LensTarget(Density):
         lanes = tf.repeat(physical[None], model.physical_dim, axis=0)
         directions = tf.eye(model.physical_dim, dtype=u.dtype)
         images = model.source_images(u[None])
-        still = [tf.repeat(image, model.physical_dim, axis=0) for image in images]
+        still = [tf.repeat(each, model.physical_dim, axis=0) for each in self.seen.beside.drawn(images)]
         tangents = [self._compiled_tangents(lanes, directions, self.seen, still)]
         for number, source in enumerate(model.of_images):
             dim = model.latent_dims[source]
@@ -635,7 +636,8 @@ class LensTarget(Density):
     def component_images(self, u: tf.Tensor, amplitudes: tf.Tensor) -> tf.Tensor:
         """Images of all linear components `[batch, components, ny, nx]`, counts/s per pixel, for amplitudes
         `[batch, components]`; their sum is the model image but for what is `missed`."""
-        unit = self._unit_images(u[..., : self.model.physical_dim], self.model.source_images(u), self.seen)
+        drawn = self.seen.beside.drawn(self.model.source_images(u))
+        unit = self._unit_images(u[..., : self.model.physical_dim], drawn, self.seen)
         return unit * amplitudes[..., None, None]
 
     def evaluate(self, u: np.ndarray) -> "Evaluation":
@@ -716,11 +718,12 @@ class LensTarget(Density):
         images = self.model.source_images(tf.zeros([1, self.model.dim], self.model.dtype))
         return tuple(images[0].shape[1:]) if len(images) == 1 == len(self.model.sources) else (0, 0)
 
-    def _physical_design(self, physical: tf.Tensor, seen: Seen, sources: Sequence[tf.Tensor]) -> tf.Tensor:
-        white = self._whiten(self._unit_images(physical, sources, seen), seen)
+    def _physical_design(self, physical: tf.Tensor, seen: Seen, drawn: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The design from what `tflens.seen.Beside.drawn` makes of the sources' images."""
+        white = self._whiten(self._unit_images(physical, drawn, seen), seen)
         if not seen.beside.room:
             return white
-        expected = seen.beside.expected(seen.beside.add(sources)[1])
+        _, expected, _ = drawn
         source = self.model.source_amplitudes[0]
         others = len(self.model.amplitude_names) - source - 1
         return tf.concat([white, tf.pad(expected[..., None, :], [[0, 0], [source, others], [0, 0]])], -1)
@@ -749,14 +752,15 @@ class LensTarget(Density):
             return tuple(in_streams(program, [u, *lenses]))
         with tf.GradientTape() as tape:
             tape.watch(u)
-            images = self.model.source_images(u)
-        value, by_physical, *by_images = in_streams(
+            theirs = seen.beside if lens is None else seen.of(lens).beside
+            drawn = theirs.drawn(self.model.source_images(u))
+        value, by_physical, *by_drawn = in_streams(
             lambda physical, *others: self._compiled_likelihood(
-                physical, others[: len(images)], others[len(images) :], seen
+                physical, others[: len(drawn)], others[len(drawn) :], seen
             ),
-            [u[:, : self.model.physical_dim], *images, *lenses],
+            [u[:, : self.model.physical_dim], *drawn, *lenses],
         )
-        by_latents = self.model.latents(tape.gradient(images, u, output_gradients=by_images))
+        by_latents = self.model.latents(tape.gradient(drawn, u, output_gradients=by_drawn))
         return power * value + self.log_prior(u), power * tf.concat([by_physical, by_latents], -1) - u
 
     def _physical_posterior(
@@ -766,13 +770,13 @@ class LensTarget(Density):
         return power * value + self.log_prior(u), power * gradient - u
 
     def _physical_likelihood(
-        self, physical: tf.Tensor, images: Sequence[tf.Tensor], lens: Sequence[tf.Tensor], seen: Seen
+        self, physical: tf.Tensor, drawn: Sequence[tf.Tensor], lens: Sequence[tf.Tensor], seen: Seen
     ) -> list[tf.Tensor]:
-        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and the sources' pixels; `lens`
-        is empty, or has the number of each point's lens among several."""
+        """Log marginal likelihood `[batch]` and its gradient by the physical parameters and by what the design is made
+        of; `lens` is empty, or has the number of each point's lens among several."""
 
         def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
-            points = arguments[: 1 + len(images)]
+            points = arguments[: 1 + len(drawn)]
             theirs = seen.of(arguments[-1]) if lens else seen
             with tf.GradientTape() as tape:
                 tape.watch(points)
@@ -781,20 +785,20 @@ class LensTarget(Density):
                 value += theirs.beside.log_volume(points[0])
             return [value, *tape.gradient(value, points)]
 
-        arguments = [physical, *images]
+        arguments = [physical, *drawn]
         outputs = [tf.TensorSpec(shape, physical.dtype) for shape in ([], *(a.shape[1:] for a in arguments))]
         return in_chunks(lanes, [*arguments, *lens], outputs, chunk_size(self.layer.samples))
 
     def _physical_tangents(
-        self, physical: tf.Tensor, directions: tf.Tensor, seen: Seen, images: Sequence[tf.Tensor]
+        self, physical: tf.Tensor, directions: tf.Tensor, seen: Seen, drawn: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         def lanes(arguments: list[tf.Tensor]) -> list[tf.Tensor]:
-            physical, directions, *images = arguments
+            physical, directions, *drawn = arguments
             with ForwardAccumulator(physical, directions) as accumulator:
-                design = self._physical_design(physical, seen, images)
+                design = self._physical_design(physical, seen, drawn)
             return [accumulator.jvp(design)]
 
-        arguments = [physical, directions, *images]
+        arguments = [physical, directions, *drawn]
         shape = [len(self.model.amplitude_names), self.image.size + seen.beside.room]
         output = tf.TensorSpec(shape, physical.dtype)
         return in_chunks(lanes, arguments, [output], chunk_size(self.layer.samples))[0]
@@ -820,10 +824,9 @@ class LensTarget(Density):
         lensed = self.layer.lens_source(inputs["mass"], inputs["source"])[self.model.of_images[number]]
         return self.model.observed(lensed[:, None], values)[:, 0]
 
-    def _unit_images(self, physical: tf.Tensor, sources: Sequence[tf.Tensor], seen: Seen) -> tf.Tensor:
+    def _unit_images(self, physical: tf.Tensor, drawn: Sequence[tf.Tensor], seen: Seen) -> tf.Tensor:
         values = self.model.physical(physical)
-        whole, coefficients = seen.beside.add(sources)
-        images = self.layer.images(self.model.layer_inputs(values, whole))
+        images = self.layer.images(self.model.layer_inputs(values, drawn[:1] if seen.beside.room else drawn))
         if self.model.sky:
             images.append(tf.ones_like(images[0]))
         images = self.model.observed(tf.stack(images, axis=-3), values)
@@ -831,7 +834,7 @@ class LensTarget(Density):
             return images
         source = self.model.source_amplitudes[0]
         before, lensed, after = tf.split(images, [source, 1, len(self.model.amplitude_names) - source - 1], -3)
-        lensed -= seen.beside.staying(coefficients)[..., None, :, :]
+        lensed -= drawn[-1][..., None, :, :]
         return tf.concat([before, lensed, after], -3)
 
 

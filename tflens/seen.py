@@ -141,7 +141,16 @@ class Beside(NamedTuple):
         (image,) = images
         flat = tf.reshape(image, [-1, image.shape[-2] * image.shape[-1]])
         coefficients = self.mean + _products(flat, _rows(self.slope), transpose=True)
-        return [image + tf.reshape(_products(coefficients, _rows(self.stamps)), tf.shape(image))], coefficients
+        return [image + tf.reshape(_products(coefficients, _rows(self.stamps)), [-1, *image.shape[-2:]])], coefficients
+
+    def drawn(self, images: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """What a design is made of: the sources' images with what is beside the only one, `[batch, ny, nx]`; and, if
+        there is room for that, its `expected` residuals and what is `staying`.
+
+        Apart from the design, since products with all patterns are cheap only for a whole batch at once.
+        """
+        whole, coefficients = self.add(images)
+        return [*whole, *([self.expected(coefficients), self.staying(coefficients)] if self.room else [])]
 
     def staying(self, coefficients: tf.Tensor) -> tf.Tensor:
         """Images `[batch, ny, nx]` of what stays of given coefficients `[batch, n]`; nothing, a number, if there is no
