@@ -218,7 +218,7 @@ def test_flux_size_and_magnification_are_of_all_of_the_source():
         found[most] = derived(fit)
         flux, magnification = (found[most][f"source.{name}"] for name in ("flux", "magnification"))
         network = float(np.median(fit.posterior.draws("source.amp")))
-        assert flux["median"] > 1.05 * network
+        assert abs(flux["median"] / network - 1) > 0.03  # of which the field takes away some
         assert magnification["best"] * flux["median"] == pytest.approx(fit.best.lensed_source.sum(), rel=0.05)
         assert magnification["low95"] < magnification["best"] < magnification["high95"]
     for name in ("flux", "half_light_radius", "magnification"):
