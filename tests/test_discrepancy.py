@@ -25,7 +25,7 @@ from tflens.inference.discrepancy import (
 )
 from tflens.inference.map import Optimum, polish
 from tflens.inference.optimize import gauss_newton
-from tflens.inference.posterior import assemble, draw_missed
+from tflens.inference.posterior import assemble, draw_images
 from tflens.inference.progress import silent
 from tflens.model import LensTarget
 from tflens.observation import Observation
@@ -176,20 +176,21 @@ def test_however_much_stays_the_optimum_is_the_same():
 
 
 def test_what_moves_and_what_stays_are_all_of_the_field():
-    """Draws of the source do not depend on how the field is divided."""
+    """Draws of the source, and of its image, do not depend on how the field is divided."""
     target, u, field = settled()
-    point, amplitude = tf.constant(u[None]), target.model.source_amplitudes[0]
-    stamps = []
+    source, n = target.model.source_amplitudes[0], 400
+    stamps, seen = [], []
     for most in (STAYS, np.inf):
         target.forgive(replace(field, most=most))
-        amplitudes = target.linear(point).mean.numpy()
-        left = target.image - target.component_images(point, tf.constant(amplitudes)).numpy()[0].sum(0)
-        points, left = tf.repeat(point, 400, 0), np.stack([left] * 400)
-        draws, missed = draw_missed(target, points, np.repeat(amplitudes, 400, 0), left, np.random.default_rng(8))
-        network = target.model.source_images(point)[0].numpy()[0] * amplitudes[0, amplitude]
-        stamps.append(network + draws.mean(0))
-        np.testing.assert_allclose(missed.mean(0), target.missed(left[0]), atol=0.2 * tiny_lens.NOISE)
+        amplitudes = np.repeat(target.linear(tf.constant(u[None])).mean.numpy(), n, 0)
+        images, drawn = draw_images(target, np.repeat(u[None], n, 0), amplitudes, np.random.default_rng(8))
+        network = target.model.source_images(tf.constant(u[None]))[0].numpy()[0] * amplitudes[0, source]
+        stamps.append(network + drawn.mean(0))
+        seen.append(images[:, source].mean(0))
+        # Four standard errors of draws that are no wider than the noise.
+        np.testing.assert_allclose(seen[-1], target.evaluate(u).lensed_source, atol=4 / np.sqrt(n) * tiny_lens.NOISE)
     np.testing.assert_allclose(stamps[0], stamps[1], atol=0.05 * stamps[1].max())
+    np.testing.assert_allclose(seen[0], seen[1], atol=4 * np.sqrt(2 / n) * tiny_lens.NOISE)
 
 
 def test_flux_size_and_magnification_are_of_all_of_the_source():

@@ -598,9 +598,7 @@ class LensTarget(Density):
             by_latents = self._compiled_source_tangents(
                 physical[None], self.seen, seen, accumulator.jvp(turned), number
             )
-            before = model.source_amplitudes[source]
-            after = len(model.amplitude_names) - 1 - before
-            tangents.append(tf.pad(by_latents[:, None], [[0, 0], [before, after], [0, 0]]))
+            tangents.append(self._as_component(by_latents, source))
         return design, tf.concat(tangents, 0)
 
     def linear(self, u: tf.Tensor) -> LinearSolution:
@@ -724,9 +722,14 @@ class LensTarget(Density):
         if not seen.beside.room:
             return white
         _, expected, _ = drawn
-        source = self.model.source_amplitudes[0]
-        others = len(self.model.amplitude_names) - source - 1
-        return tf.concat([white, tf.pad(expected[..., None, :], [[0, 0], [source, others], [0, 0]])], -1)
+        return tf.concat([white, self._as_component(expected, 0)], -1)
+
+    def _as_component(self, values: tf.Tensor, source: int) -> tf.Tensor:
+        """Values `[batch, ...]` of one source as those of all components, `[batch, components, ...]`: the others' are
+        0."""
+        before = self.model.source_amplitudes[source]
+        after = len(self.model.amplitude_names) - 1 - before
+        return tf.pad(values[:, None], [[0, 0], [before, after], *[[0, 0]] * (values.shape.rank - 1)])
 
     def _whiten(self, images: tf.Tensor, seen: Seen) -> tf.Tensor:
         white = whiten(images, seen.taps)
@@ -809,12 +812,13 @@ class LensTarget(Density):
         """Tangents `[n, pixels]` of a whitened source, seen through one lens, in n directions of the pixels of image
         `number`."""
         with ForwardAccumulator(images[number], directions) as accumulator:
-            whole, coefficients = seen.beside.add(images)
-            lensed = self._lensed(physical, whole, number)
-            lensed = self._whiten(lensed - seen.beside.staying(coefficients), seen)
             if seen.beside.room:
-                lensed = tf.concat([lensed, seen.beside.expected(coefficients)], -1)
-        return accumulator.jvp(lensed)
+                whole, expected, staying = seen.beside.drawn(images)
+                white = self._whiten(self._lensed(physical, [whole], number) - staying, seen)
+                white = tf.concat([white, expected], -1)
+            else:
+                white = self._whiten(self._lensed(physical, images, number), seen)
+        return accumulator.jvp(white)
 
     def _lensed(self, physical: tf.Tensor, images: Sequence[tf.Tensor], number: int) -> tf.Tensor:
         """Image number `number` of the sources' as it is seen, `[...batch, ny, nx]`, for unit amplitude."""
@@ -832,10 +836,8 @@ class LensTarget(Density):
         images = self.model.observed(tf.stack(images, axis=-3), values)
         if not seen.beside.room:
             return images
-        source = self.model.source_amplitudes[0]
-        before, lensed, after = tf.split(images, [source, 1, len(self.model.amplitude_names) - source - 1], -3)
-        lensed -= drawn[-1][..., None, :, :]
-        return tf.concat([before, lensed, after], -3)
+        _, _, staying = drawn
+        return images - self._as_component(staying, 0)
 
 
 @dataclass(frozen=True)

@@ -153,10 +153,7 @@ class Beside(NamedTuple):
         return [*whole, *([self.expected(coefficients), self.staying(coefficients)] if self.room else [])]
 
     def staying(self, coefficients: tf.Tensor) -> tf.Tensor:
-        """Images `[batch, ny, nx]` of what stays of given coefficients `[batch, n]`; nothing, a number, if there is no
-        room for any."""
-        if not self.room:
-            return tf.zeros([], self.mean.dtype)
+        """Images `[batch, ny, nx]` of what stays of given coefficients `[batch, n]`."""
         return tf.reshape(_products(coefficients, _rows(self.images)), [-1, *self.images.shape[-2:]])
 
     def expected(self, coefficients: tf.Tensor) -> tf.Tensor:

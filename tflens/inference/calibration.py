@@ -19,7 +19,7 @@ from tflens.inference.check import check
 from tflens.inference.mock_lenses import lens_model, survey
 from tflens.inference.mocks import Mock, Shoot
 from tflens.inference.pipeline import Fit
-from tflens.inference.posterior import draw_missed, source_inputs
+from tflens.inference.posterior import draw_images, source_inputs
 from tflens.light import LightProfile
 from tflens.model import LensModel
 from tflens.wilson import wilson
@@ -311,9 +311,7 @@ def _mean_brightness(fit: Fit) -> Brightness:
     u = posterior["u"].to_numpy().reshape(-1, model.dim)
     chosen = np.linspace(0, len(u) - 1, min(_DRAWS, len(u))).astype(int)
     amplitudes = np.stack([posterior[name].to_numpy().reshape(-1)[chosen] for name in model.amplitude_names], 1)
-    points, rng = tf.constant(u[chosen]), np.random.default_rng(fit.settings.seed)
-    images = target.component_images(points, tf.constant(amplitudes, model.dtype)).numpy()
-    field, _ = draw_missed(target, points, amplitudes, target.image - images.sum(1), rng)
+    _, field = draw_images(target, u[chosen], amplitudes, np.random.default_rng(fit.settings.seed))
     ((source, inputs, amplitude),) = source_inputs(target, u[chosen], amplitudes, field)
     return lambda x, y: np.mean(source.brightness(x, y, **inputs).numpy() * amplitude[:, None, None], 0)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tflens.einstein import EinsteinRadii, einstein_radii
 from tflens.errors import ParameterError
 from tflens.inference.images import half_light_radius, sources_on, thinned
-from tflens.inference.posterior import draw_missed, source_images, source_plane
+from tflens.inference.posterior import draw_images, source_images, source_plane
 from tflens.light import Pixelated, Sersic
 from tflens.mass import Shear
 
@@ -43,17 +43,17 @@ def derived(fit: Any) -> dict[str, dict[str, Any]]:
         for name, draws in zip(("einstein_radius", "einstein_radius_convergence"), radii, strict=True):
             if np.isfinite(draws).all():
                 found[f"lens.{name}"] = _interval("arcsec", draws)
+    drawn = _draw(fit)
     flux = source_fluxes(model, {name: posterior.draws(name) for name in posterior.names})
-    if fit.target.discrepancy is not None:
-        drawn = _draw(fit)
-        flux = {f"{label}.flux": _unlensed(fit, drawn) for label, _ in model.labelled_sources()}
+    if drawn.field is not None:  # beside the only source
+        flux = {name: drawn.unlensed for name in flux}
     if flux is not None:
         found |= {name: _interval("counts/s", draws) for name, draws in flux.items()}
-    for label, draws in half_light_radii(fit).items():
+    for label, draws in _half_light_radii(fit, drawn).items():
         if np.isfinite(draws).all():
             found[f"{label}.half_light_radius"] = _interval("arcsec", draws)
     if flux is not None:
-        found["source.magnification"] = _magnification(fit)
+        found["source.magnification"] = _magnification(fit, drawn)
     return found
 
 
@@ -79,23 +79,22 @@ def source_fluxes(model: Any, values: dict[str, np.ndarray]) -> dict[str, np.nda
 
 def half_light_radii(fit: Any) -> dict[str, np.ndarray]:
     """Draws of the half-light radius of every source, arcsec, by label; see `derived`."""
+    return _half_light_radii(fit, _draw(fit))
+
+
+def _half_light_radii(fit: Any, drawn: "_Draws") -> dict[str, np.ndarray]:
     model, posterior = fit.model, fit.posterior
     values = model.complete({name: posterior.draws(name) for name in posterior.names})
     closed = {label for label, source in model.labelled_sources() if isinstance(source, Sersic)}
     found = {}
     if len(closed) < len(model.sources):
-        u, _ = thinned(model, posterior, DRAWS)
-        physical = {name: value.numpy() for name, value in model.physical(tf.constant(u)).items()}
+        physical = {name: value.numpy() for name, value in model.physical(tf.constant(drawn.u)).items()}
         grid = source_plane(fit.target, physical, _SOURCE_PIXELS)
-        if fit.target.discrepancy is not None:
-            drawn = _draw(fit)
-            images = source_images(fit.target, grid, drawn.u, drawn.amplitudes, drawn.field)
-            return {label: half_light_radius(images, grid) for label, _ in model.labelled_sources()}
-        found = {
-            label: half_light_radius(images, grid)
-            for label, images in sources_on(model, posterior, grid, DRAWS).items()
-            if label not in closed
-        }
+        images = sources_on(model, posterior, grid, DRAWS)
+        if drawn.field is not None:  # beside the only source
+            whole = source_images(fit.target, grid, drawn.u, drawn.amplitudes, drawn.field)
+            images = dict.fromkeys(images, whole)
+        found = {label: half_light_radius(each, grid) for label, each in images.items() if label not in closed}
     found |= {label: np.atleast_1d(values[f"{label}.R_sersic"]) for label in closed}
     return {label: found[label] for label, _ in model.labelled_sources()}
 
@@ -122,49 +121,51 @@ def _einstein_radii(fit: Any) -> EinsteinRadii | None:
 
 
 class _Draws(NamedTuple):
-    """Some draws of a fit with what its source has beside what its network draws (None if that is all there is), and
-    the light of the arcs in the frame, counts/s `[draws]`."""
+    """Some draws of a fit.
+
+    Attributes:
+        u, amplitudes: `[draws, dim]` and `[draws, components]`.
+        field: what the source has beside what its network draws, see `draw_images`.
+        lensed, unlensed: light of the arcs in the frame and of all sources (None if that has no closed form), counts/s
+            `[draws]`.
+    """
 
     u: np.ndarray
     amplitudes: np.ndarray
     field: np.ndarray | None
     lensed: np.ndarray
+    unlensed: np.ndarray | None
 
 
 def _draw(fit: Any) -> _Draws:
-    return _with_field(fit, *thinned(fit.model, fit.posterior, DRAWS), np.random.default_rng([fit.settings.seed, 3]))
+    rng = np.random.default_rng([fit.settings.seed, 3])
+    return _light_at(fit, *thinned(fit.model, fit.posterior, DRAWS), rng)
 
 
-def _with_field(fit: Any, u: np.ndarray, amplitudes: np.ndarray, rng: np.random.Generator | None) -> _Draws:
+def _light_at(fit: Any, u: np.ndarray, amplitudes: np.ndarray, rng: np.random.Generator | None) -> _Draws:
     """What goes with points; the mean of the field without a generator."""
-    target = fit.target
-    images = target.component_images(tf.constant(u), tf.constant(amplitudes)).numpy()
-    field, missed = draw_missed(target, tf.constant(u), amplitudes, target.image - images.sum(1), rng)
-    lensed = images[:, list(fit.model.source_amplitudes)].sum(1) + missed
-    return _Draws(u, amplitudes, field, lensed.sum((1, 2), dtype=np.float64))
+    images, field = draw_images(fit.target, u, amplitudes, rng)
+    lensed = images[:, list(fit.model.source_amplitudes)].sum((1, 2, 3), dtype=np.float64)
+    unlensed = _total_flux(fit.model, {n: v.numpy() for n, v in fit.model.physical(tf.constant(u)).items()}, amplitudes)
+    if unlensed is not None and field is not None:
+        unlensed = unlensed + field.sum((1, 2))
+    return _Draws(u, amplitudes, field, lensed, unlensed)
 
 
-def _unlensed(fit: Any, drawn: _Draws) -> np.ndarray:
-    """Flux of all sources, counts/s `[draws]`."""
-    values = {name: value.numpy() for name, value in fit.model.physical(tf.constant(drawn.u)).items()}
-    flux = _total_flux(fit.model, values, drawn.amplitudes)
-    return flux if drawn.field is None else flux + drawn.field.sum((1, 2))
+def _magnification(fit: Any, drawn: _Draws) -> dict[str, Any]:
+    best = _light_at(fit, fit.optimum.u[:1], fit.best.amplitudes[None], None)
+    shining = drawn.unlensed > 0
+    ratio = drawn.lensed[shining] / drawn.unlensed[shining]
+    return {
+        **(_interval("", ratio) if shining.any() else {"unit": ""}),
+        "best": float(best.lensed[0] / best.unlensed[0]) if best.unlensed[0] > 0 else None,
+    }
 
 
-def _magnification(fit: Any) -> dict[str, Any]:
-    drawn = _draw(fit)
-    unlensed = _unlensed(fit, drawn)
-    best_point = fit.optimum.u[:1], fit.best.amplitudes[None].astype(fit.model.dtype)
-    best_flux = float(_unlensed(fit, _with_field(fit, *best_point, None))[0])
-    best = float(fit.best.lensed_source.sum()) / best_flux if best_flux > 0 else None
-    shining = unlensed > 0
-    interval = _interval("", drawn.lensed[shining] / unlensed[shining]) if shining.any() else {"unit": ""}
-    return {**interval, "best": best}
-
-
-def _total_flux(model: Any, values: dict[str, np.ndarray], amplitudes: np.ndarray) -> np.ndarray:
+def _total_flux(model: Any, values: dict[str, np.ndarray], amplitudes: np.ndarray) -> np.ndarray | None:
     given = {name: amplitudes[..., i] for i, name in enumerate(model.amplitude_names)}
-    return sum(source_fluxes(model, values | given).values())
+    fluxes = source_fluxes(model, values | given)
+    return None if fluxes is None else sum(fluxes.values())
 
 
 def _interval(unit: str, draws: np.ndarray) -> dict[str, Any]:

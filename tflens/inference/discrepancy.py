@@ -159,7 +159,7 @@ def find_discrepancy(target: LensTarget, u: NDArray[np.floating]) -> Discrepancy
     unfitted, jacobian, residual, amplitude = _near(target, u)
     without = _log_evidence(unfitted, jacobian)
     if field is not None:
-        target.forgive(_Held(field, residual.size))
+        target.forgive(_held(target, field))
         unfitted, jacobian, residual, amplitude = _near(target, u)
     if not amplitude > 0:
         target.forgive(None)
@@ -255,18 +255,23 @@ class _Candidate(NamedTuple):
     white: NDArray[np.floating]
 
 
-class _Held:
-    """A field `[ny, nx]` in a source of unit amplitude that is what it is, and forgives nothing."""
-
-    def __init__(self, field: NDArray[np.floating], pixels: int) -> None:
-        self.amplitude, self.stamps, self.mean = 1.0, field[None], np.ones(1)
-        self.images = self.slope = np.zeros((0, 1, 1))
-        self.stays, self.told = np.ones(1), 0.0
-        self.volume = self.point = np.zeros(0)
-        self.modes = np.zeros((0, pixels))
-
-    def coefficients(self, residual: NDArray[np.floating], rng: np.random.Generator | None = None) -> NDArray:
-        return np.zeros((*residual.shape[:-1], 0))
+def _held(target: LensTarget, field: NDArray[np.floating]) -> Discrepancy:
+    """A field `[ny, nx]` in a source of unit amplitude that is what it is: nothing of it is seen to be uncertain."""
+    nothing, dim = np.zeros((1, *target.image.shape)), target.model.physical_dim
+    return Discrepancy(
+        strength=0.0,
+        length=0.0,
+        log_evidence=-np.inf,
+        gain=0.0,
+        amplitude=1.0,
+        stamps=field[None],
+        images=nothing,
+        white=nothing.reshape(1, -1),
+        mean=np.ones(1),
+        slope=np.zeros_like(field[None]),
+        volume=np.zeros(dim),
+        point=np.zeros(dim),
+    )
 
 
 def _field_at(target: LensTarget, u: NDArray[np.floating]) -> NDArray[np.floating] | None:

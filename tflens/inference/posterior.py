@@ -145,10 +145,9 @@ def assemble(target: LensTarget, chains: Chains, seed: int) -> Posterior:
     }
 
     picked = rng.permutation(n_chains * n_draws)[:_IMAGE_DRAWS]
-    images = target.component_images(tf.gather(flat, picked), tf.constant(amplitudes[picked], flat.dtype)).numpy()
+    images, field = draw_images(target, flat.numpy()[picked], amplitudes[picked], rng)
     lensed = images[:, list(model.source_amplitudes)].sum(1)
-    field, missed = draw_missed(target, tf.gather(flat, picked), amplitudes[picked], target.image - images.sum(1), rng)
-    predictions = _mean_and_spread("model", images.sum(1) + missed) | _mean_and_spread("lensed_source", lensed + missed)
+    predictions = _mean_and_spread("model", images.sum(1)) | _mean_and_spread("lensed_source", lensed)
     dims = {name: ["y", "x"] for name in predictions}
     source_grid = source_plane(target, physical)
     source = source_images(target, source_grid, flat.numpy()[picked], amplitudes[picked], field)
@@ -224,7 +223,7 @@ def source_images(
         grid: where.
         u: points `[draws, dim]`.
         amplitudes: `[draws, components]`.
-        field: what the source has beside what its network draws, of `draw_missed`.
+        field: what the source has beside what its network draws, of `draw_images`.
     """
     x, y = (tf.constant(axis.astype(target.model.dtype)) for axis in grid.coordinates())
     return sum(
@@ -247,28 +246,29 @@ def source_inputs(
     return list(zip(model.sources, inputs, of_sources, strict=True))
 
 
-def draw_missed(
-    target: LensTarget, u: tf.Tensor, amplitudes: np.ndarray, left: np.ndarray, rng: np.random.Generator | None
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Draws of what the source has beside what its network draws; its mean without a generator.
+def draw_images(
+    target: LensTarget, u: np.ndarray, amplitudes: np.ndarray, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images of all components, with what the source has beside what its network draws, and that by itself.
 
     Args:
         target: of the fit.
         u: points `[draws, dim]`.
         amplitudes: `[draws, components]`.
-        left: residual images of the model there, `[draws, ny, nx]`, which has that part of it that moves with the lens.
-        rng: of the draws.
+        rng: of the draws of what is beside the source; None for its mean.
 
     Returns:
-        In the source, counts/s per pixel of its stamp `[draws, ny, nx]` (None if nothing is forgiven), all of it; and
-        in the image, counts/s per pixel `[draws, ny, nx]`, what the model does not have.
+        Counts/s per pixel `[draws, components, ny, nx]`; and, counts/s per pixel of the source's stamp
+        `[draws, ny, nx]`, all that is beside the source: None if nothing is.
     """
+    points, amplitudes = tf.constant(u), np.asarray(amplitudes, u.dtype)
+    images = target.component_images(points, tf.constant(amplitudes)).numpy()
     found = target.discrepancy
     if found is None:
-        return None, np.zeros_like(left)
-    staying = found.coefficients(target.white(left), rng)
-    field = np.tensordot(staying + target.moved(u, amplitudes), found.stamps, 1)
-    return field, np.tensordot(staying, found.images, 1)
+        return images, None
+    staying = found.coefficients(target.white(target.image - images.sum(1)), rng)
+    images[:, target.model.source_amplitudes[0]] += np.tensordot(staying, found.images, 1)
+    return images, np.tensordot(staying + target.moved(points, amplitudes), found.stamps, 1)
 
 
 def _draw_amplitudes(target: LensTarget, u: np.ndarray, rng: np.random.Generator) -> np.ndarray:
